@@ -1,0 +1,74 @@
+"""Random augmentations of whole batches, on the batch's device, another draw for every image.
+
+Each ``apply`` function is deterministic and equals torchvision's per-image result; ``Augment``
+draws the parameters. Images are (B, C, H, W) in [0, 1] and stay differentiable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def apply_crop(x: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
+    """Zero-pad by ``padding`` and cut (H, W) again at ``top``, ``left`` (B,) in [0, 2 padding]."""
+    b, c, h, w = x.shape
+    padded = F.pad(x, (padding,) * 4)
+    rows = top[:, None] + torch.arange(h, device=x.device)
+    columns = left[:, None] + torch.arange(w, device=x.device)
+    index = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).view(b, 1, h * w)
+    return padded.flatten(2).gather(2, index.expand(b, c, h * w)).view(b, c, h, w)
+
+
+def apply_rotation(x: Tensor, degrees: Tensor) -> Tensor:
+    """Rotate counter-clockwise about the centre, bilinear, black outside. ``degrees`` is (B,)."""
+    h, w = x.shape[-2:]
+    angle = torch.deg2rad(degrees).to(x.dtype)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    # In pixels the inverse map is a plain rotation; grid units are scaled by the image's sides.
+    theta = torch.stack(
+        [cos, -sin * h / w, zero, sin * w / h, cos, zero],
+        dim=1,
+    ).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def apply_flip(x: Tensor, flip: Tensor) -> Tensor:
+    """Mirror left-right where ``flip`` (B,) is true."""
+    return torch.where(flip[:, None, None, None], x.flip(-1), x)
+
+
+@dataclass
+class Augment:
+    """The training augmentation: random crop, rotation, horizontal flip.
+
+    Attributes:
+        padding: pixels of zero padding around before the crop; 0 switches it off.
+        rotation: degrees to either side; 0 switches it off.
+        flip: mirror half of the images.
+    """
+
+    padding: int = 4
+    rotation: float = 15.0
+    flip: bool = False
+
+    def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(B, C, H, W) -> the same shape; ``generator`` lives on ``x``'s device."""
+        b = len(x)
+
+        def uniform() -> Tensor:
+            return torch.rand(b, device=x.device, generator=generator)
+
+        if self.padding:
+            span = 2 * self.padding + 1
+            top, left = (uniform() * span).long(), (uniform() * span).long()
+            x = apply_crop(x, top, left, self.padding)
+        if self.rotation:
+            x = apply_rotation(x, (uniform() * 2 - 1) * self.rotation)
+        if self.flip:
+            x = apply_flip(x, uniform() < 0.5)
+        return x

@@ -1,0 +1,211 @@
+"""The command line: check every job first, then let Hydra run them.
+
+Hydra composes configurations, expands sweeps and launches jobs; what it would print as a trace
+for bad input is said here in one line instead, before anything is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+
+from unlearn.errors import UserError, choices, did_you_mean
+from unlearn.settings import CONF, KNOBS, check, register, resolve, typed
+
+BAD_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 2 for bad input, 1 for anything else."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr, force=True)
+    for noisy in ("hydra", "filelock", "matplotlib", "PIL", "wandb", "git"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if {"-h", "--help"} & set(arguments):
+        print(usage())
+        return 0
+    try:
+        parsed = get_args_parser().parse_args(arguments)
+        if not (parsed.cfg or parsed.info or parsed.shell_completion or parsed.version):
+            jobs = expand(parsed.overrides) if parsed.multirun else [parsed.overrides]
+            for job in jobs:
+                check_job(job)
+        return launch(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def launch(arguments: list[str]) -> int:
+    """Hand over to Hydra, which calls ``task`` once per job."""
+    register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here instead of being printed
+    before = sys.argv
+    sys.argv = ["run.py", *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+    finally:
+        sys.argv = before
+    return 0
+
+
+def task(composed: DictConfig) -> dict[str, Any]:
+    """One job: compute, print the table and, last, where the metrics are."""
+    from unlearn.pipeline import run
+
+    cfg = typed(composed)
+    try:
+        metrics = run(cfg)
+    except UserError as error:
+        name = f"{cfg.scenario.name} {cfg.intention.name} shot={cfg.shot} seed={cfg.seed}"
+        logging.getLogger(__name__).error("%s failed", name)
+        raise error
+    Console().print(table_of(metrics))
+    print(metrics["path"], flush=True)
+    return dict(metrics["metrics"])
+
+
+def table_of(metrics: dict[str, Any]) -> Table:
+    """Accuracy before and after."""
+    table = Table(title=f"{metrics['scenario']}, {metrics['intention']}, {metrics['shots']} shots")
+    for column in ("test accuracy, %", "before", "after"):
+        table.add_column(column, justify="left" if column.startswith("test") else "right")
+    values = metrics["metrics"]
+    for name in ("D_r", "D_e"):
+        table.add_row(name, f"{100 * values[f'original_{name}']:.2f}", f"{100 * values[name]:.2f}")
+    return table
+
+
+def expand(overrides: list[str]) -> list[list[str]]:
+    """The jobs of a sweep, each a list of overrides.
+
+    Raises:
+        UserError: if an override cannot be read.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        return [list(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    except HydraException as error:
+        raise translated(error, overrides) from error
+
+
+def check_job(overrides: list[str]) -> None:
+    """Compose and check one job.
+
+    Raises:
+        UserError: for whatever is wrong with it.
+    """
+    try:
+        cfg = resolve(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise translated(error, overrides) from error
+    check(cfg)
+
+
+def translated(error: Exception, overrides: Sequence[str]) -> UserError:
+    """Hydra's and OmegaConf's errors in one line that names the key and what is allowed."""
+    text = str(error)
+    cause = error.__cause__
+    full = f"{text}\n{cause}" if cause is not None else text
+    group = re.search(r"Could not find '([\w/]+)/([^']+)'", full)
+    if group and group[1] != "special":
+        names = sorted(p.stem for p in (CONF / group[1]).glob("*.yaml"))
+        return choices(group[1].replace("/", "."), group[2], names)
+    missing = re.search(r"Missing mandatory value: ([\w.]+)", full)
+    if missing:
+        return UserError(missing[1], f"needs a value: {missing[1]}=...")
+    key = re.search(r"full_key: ([^\s]+)", full)
+    kind = re.search(
+        r"Value '([^']*)'[^\n]*? (?:could not be converted to|is incompatible with type hint|of type '\w+' is not a subclass of|of type '\w+' could not be converted to) '?([\w\[\], .|]+)'?",
+        full,
+    )
+    if kind and key:
+        return UserError(key[1], f"{kind[1]!r} is not of type {plain_type(kind[2])}")
+    absent = re.search(r"Key '([^']+)' (?:is not in struct|not in '\w+')", full) or re.search(
+        r"Could not override '([^']+)'", full
+    )
+    if absent:
+        name = key[1] if key else absent[1]
+        return unknown_key(name)
+    override = next((o for o in overrides if o in text), None)
+    first = " ".join(text.split())[:300]
+    return UserError(override.split("=")[0] if override else "configuration", first)
+
+
+def plain_type(hint: str) -> str:
+    """A type as a person says it."""
+    words = {"Integer": "int", "Float": "float", "Boolean": "bool", "String": "str"}
+    return words.get(hint.strip(), hint.strip())
+
+
+def unknown_key(name: str) -> UserError:
+    """For a key that does not exist: its neighbours."""
+    cfg = OmegaConf.structured(resolve([]))
+    keys = [str(k) for k in _leaves(OmegaConf.to_container(cfg))]
+    parent = name.rpartition(".")[0]
+    siblings = sorted(
+        {
+            k.removeprefix(f"{parent}." if parent else "").split(".")[0]
+            for k in keys
+            if k.startswith(f"{parent}." if parent else "")
+        }
+    )
+    if not siblings:
+        siblings = sorted({k.split(".")[0] for k in keys})
+        parent = ""
+    where = f"{parent} has" if parent else "there are"
+    return UserError(
+        name, f"no such setting{did_you_mean(name, keys)}; {where} {', '.join(siblings)}"
+    )
+
+
+def _leaves(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return [prefix]
+    return [
+        leaf
+        for key, value in node.items()
+        for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    ]
+
+
+def usage() -> str:
+    """The text of ``--help``."""
+    defaults = {
+        "scenario": "7noisymnist",
+        "intention": "neg",
+        "scale": "paper",
+    }
+    cfg = resolve([])
+    lines = [
+        "Few-shot unlearning: forget, or stop getting wrong, what a few images show.",
+        "",
+        "  python run.py KEY=VALUE ...            one run",
+        "  python run.py -m KEY=VALUE,VALUE ...   a sweep: every combination",
+        "",
+    ]
+    for name, (what, allowed) in KNOBS.items():
+        words = allowed if isinstance(allowed, str) else ", ".join(allowed())
+        value = defaults.get(name, getattr(cfg, name))
+        lines.append(f"  {name:<11} {what} [{value}]: {words}")
+    lines += [
+        "",
+        "Groups below, reached as inversion.steps=500: scenario, model, augment, training,",
+        "inversion, filtration, relearning, intention. Their values: conf/scale/*.yaml, or",
+        "`python run.py --cfg job`.",
+    ]
+    return "\n".join(lines)

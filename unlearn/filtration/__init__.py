@@ -1,0 +1,5 @@
+"""Filtration (Section 4.2): refining the generated samples and finding the target-like ones."""
+
+from unlearn.filtration.filtrate import Filter, FiltrationConfig, NotSeparable, Proxy, filtrate
+
+__all__ = ["Filter", "FiltrationConfig", "NotSeparable", "Proxy", "filtrate"]

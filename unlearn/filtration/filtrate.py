@@ -1,0 +1,226 @@
+"""From generated samples to the proxy: refinement, then D~_e and D~_r (Section 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from omegaconf import MISSING
+from torch import Tensor, nn
+
+from unlearn.augment import Augment
+from unlearn.errors import UserError
+from unlearn.filtration.knee import threshold
+from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
+from unlearn.inversion import Generator
+from unlearn.models.probe import Probe
+from unlearn.stage import quiet_lightning, seeded, trainer_on
+
+
+@dataclass
+class FiltrationConfig:
+    """How samples are kept and split; see conf/scale/paper.yaml."""
+
+    per_condition: int = MISSING
+    batch_size: int = MISSING
+    rounds: int = MISSING
+    augmentations: int = MISSING
+    t_ent: float = MISSING
+    bandwidths: list[float] = MISSING
+    threshold: float | None = None
+    shot_copies: int = MISSING
+    drop_unmatched: bool = MISSING
+
+
+@dataclass
+class Proxy:
+    """The refined samples D~ and their split.
+
+    Attributes:
+        images: uint8 (n, C, H, W).
+        probabilities: f_o's softmax (n, classes), the soft labels.
+        conditions: what each was generated for, (n,) in Y+.
+        distances: MMD to D_e (n,).
+        within: leave-one-out MMD of the shots (k,).
+        target_like: (n,) bool, D~_e; the rest is D~_r, less what ``dropped`` marks.
+        dropped: (n,) bool, in neither.
+        threshold: t_f, a 0-d tensor.
+    """
+
+    images: Tensor
+    probabilities: Tensor
+    conditions: Tensor
+    distances: Tensor
+    within: Tensor
+    target_like: Tensor
+    dropped: Tensor
+    threshold: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def retained(self) -> Tensor:
+        """(n,) bool, D~_r."""
+        return ~self.target_like & ~self.dropped
+
+
+class NotSeparable(UserError):
+    """Nothing, or everything, was target-like. ``proxy`` holds the samples, for the pictures."""
+
+    def __init__(self, key: str, message: str, proxy: Proxy | None = None) -> None:
+        super().__init__(key, message)
+        self.proxy = proxy
+
+
+class Filter(pl.LightningModule):
+    """Generates and refines: keeps samples that f_o is sure of, however they are augmented.
+
+    ``predict_step`` takes (z, y) and gives images (uint8), probabilities, embeddings and which
+    of them satisfy H < t_ent and an unchanged argmax on the image and on every augmentation.
+    """
+
+    def __init__(
+        self,
+        cfg: FiltrationConfig,
+        generator: Generator,
+        probe: Probe,
+        augment: Augment,
+        rng: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.cfg, self.augment, self.rng = cfg, augment, rng
+        self.generator = generator
+        self.probe = probe
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], *_: Any) -> tuple[Tensor, ...]:
+        images = (self.generator(*batch) * 255).round().to(torch.uint8)
+        x = images.to(torch.get_default_dtype()) / 255
+        logits, embedding = self.probe(x)
+        p = logits.softmax(-1)
+        ok = entropy(p) < self.cfg.t_ent
+        for _ in range(self.cfg.augmentations):
+            q = self.probe(self.augment(x, self.rng))[0].softmax(-1)
+            ok &= (entropy(q) < self.cfg.t_ent) & (q.argmax(-1) == p.argmax(-1))
+        return images, p, embedding, ok
+
+
+@dataclass
+class Draws:
+    """Batches of noise (n, z) and conditions (n,)."""
+
+    z: Tensor
+    y: Tensor
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.y) // self.size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from zip(self.z.split(self.size), self.y.split(self.size), strict=True)
+
+
+def entropy(p: Tensor) -> Tensor:
+    """H in nats: (B, classes) -> (B,)."""
+    return torch.special.entr(p).sum(-1)
+
+
+@torch.no_grad()
+def filtrate(
+    cfg: FiltrationConfig,
+    generator: Generator,
+    original: nn.Module,
+    shots: Tensor,
+    target: int,
+    augment: Augment,
+    seed: int,
+    head: str | None,
+    penultimate: str | None = None,
+) -> Proxy:
+    """Sample the generator, refine, and split by distance to D_e.
+
+    Args:
+        generator: trained, in eval mode.
+        original: f_o in eval mode.
+        shots: D_e, (k, C, H, W) in [0, 1].
+        target: the label of D_e; target-like samples must be predicted as it.
+
+    Raises:
+        NotSeparable: if nothing passes the refinement, or nothing or everything is target-like.
+    """
+    device = shots.device
+    rng = seeded(seed, "filtration", device=device)
+    probe = Probe(original, head, penultimate)
+    module = Filter(cfg, generator, probe, augment, rng)
+    with probe:
+        images, p, embedding, conditions = _sample(module, device)
+        near, reference = probe(shots)[1], shots
+        if cfg.shot_copies:
+            reference = augment(torch.cat([shots] * cfg.shot_copies), rng)
+        copies = probe(reference)[1]
+    # One shot has no spread of its own: its augmented copies stand in for it.
+    own = near if len(near) > 1 else torch.cat([near, copies])
+    scale = median_bandwidth(own.double())
+    bandwidths = scale * torch.tensor(cfg.bandwidths, device=device, dtype=torch.float64)
+    distances = mmd_to(embedding.double(), near.double(), bandwidths).cpu()
+    within = leave_one_out(own.double(), bandwidths).cpu()
+    if cfg.threshold is None:
+        t_f = threshold(np.asarray(distances), np.asarray(within))[0]
+    else:
+        t_f = cfg.threshold
+    target_like = (distances < t_f) & (p.argmax(-1).cpu() == target)
+    plus = conditions.cpu() == generator.conditions - 1
+    dropped = plus & ~target_like if cfg.drop_unmatched else torch.zeros_like(target_like)
+    proxy = Proxy(
+        images.cpu(),
+        p.cpu(),
+        conditions.cpu(),
+        distances.float(),
+        within.float(),
+        target_like,
+        dropped,
+        torch.tensor(t_f),
+    )
+    found = int(target_like.sum())
+    if found == 0 or not proxy.retained.any():
+        raise NotSeparable(
+            "filtration",
+            f"{'none' if found == 0 else 'all'} of {len(distances)} samples are target-like at "
+            f"threshold {t_f:.4g} (their distances: {distances.min():.4g} to "
+            f"{distances.max():.4g}); look at the sample grid and the knee plot, then set "
+            "filtration.threshold, or train the generator longer (inversion.steps)",
+            proxy,
+        )
+    return proxy
+
+
+def _sample(module: Filter, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Accepted samples, at most ``per_condition`` a condition, sorted by condition."""
+    cfg, g = module.cfg, module.generator
+    missing = torch.full((g.conditions,), cfg.per_condition)
+    kept: list[tuple[Tensor, ...]] = []
+    for _ in range(cfg.rounds):
+        y = torch.arange(g.conditions).repeat_interleave(missing).to(device)
+        if not len(y):
+            break
+        z = torch.randn(len(y), g.z, device=device, generator=module.rng)
+        with quiet_lightning():
+            seen = trainer_on(device).predict(module, Draws(z, y, cfg.batch_size))
+        module.to(device)
+        columns = [torch.cat(c).to(device) for c in zip(*(seen or []), strict=True)]
+        ok = columns[3]
+        kept.append((*(c[ok] for c in columns[:3]), y[ok]))
+        missing -= torch.bincount(y[ok].cpu(), minlength=g.conditions)
+    images, p, embedding, y = (torch.cat(c) for c in zip(*kept, strict=True))
+    if not len(y):
+        raise NotSeparable(
+            "filtration.t_ent",
+            f"no generated sample passed the refinement (entropy below {cfg.t_ent} nats); raise "
+            "filtration.t_ent or train the generator longer (inversion.steps)",
+        )
+    order = y.argsort(stable=True)
+    return images[order], p[order], embedding[order], y[order]

@@ -1,0 +1,58 @@
+"""The conditional generator G: Z x Y+ -> X, after DCGAN (Radford et al. 2015)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Generator(nn.Module):
+    """Noise and a condition to an image in [0, 1].
+
+    A linear layer to (8 width, H/4, W/4), then twice [upsample 2, 3x3 convolution, BatchNorm,
+    LeakyReLU 0.2] with 4 and 2 width channels, a 3x3 convolution to the image, a sigmoid.
+
+    Args:
+        conditions: |Y+|, the classes and y+.
+        shape: (C, H, W) of an image; H and W are multiples of 4.
+        width: the base width (``ngf``).
+        z: dimensions of the noise.
+        emphasis: the condition's one-hot code is multiplied by it; at sqrt(z) it weighs as much as
+            the noise, and the generator heeds it sooner.
+    """
+
+    def __init__(
+        self,
+        conditions: int,
+        shape: tuple[int, int, int],
+        width: int,
+        z: int,
+        emphasis: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.conditions, self.shape, self.z, self.emphasis = conditions, shape, z, emphasis
+        channels, height, self.columns = shape[0], shape[1] // 4, shape[2] // 4
+        self.rows = height
+        self.project = nn.Linear(z + conditions, 8 * width * height * self.columns)
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(8 * width),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(8 * width, 4 * width, 3, 1, 1),
+            nn.BatchNorm2d(4 * width),
+            nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(4 * width, 2 * width, 3, 1, 1),
+            nn.BatchNorm2d(2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, channels, 3, 1, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Noise (B, z) and conditions (B,) in Y+ -> images (B, C, H, W) in [0, 1]."""
+        code = self.emphasis * F.one_hot(y, self.conditions).to(z.dtype)
+        h = self.project(torch.cat([z, code], dim=1))
+        return cast(Tensor, self.body(h.view(len(z), -1, self.rows, self.columns)))

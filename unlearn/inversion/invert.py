@@ -1,0 +1,206 @@
+"""Training the generator against the original model and the statistics of the shots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import MISSING
+from pytorch_lightning.loggers import Logger
+from torch import Tensor, nn
+
+from unlearn.augment import Augment
+from unlearn.inversion import losses as L
+from unlearn.inversion.generator import Generator
+from unlearn.models.probe import (
+    Probe,
+    channel_means,
+    channel_statistics,
+    running_norms,
+    watched_layers,
+)
+from unlearn.stage import Stage, fit, seeded, seeded_init
+
+
+@dataclass
+class Weights:
+    """Weight of each loss; 0 switches it off."""
+
+    ent: float = MISSING
+    aug: float = MISSING
+    tar: float = MISSING
+    bn: float = MISSING
+    div: float = MISSING
+    tv: float = MISSING
+
+
+@dataclass
+class InversionConfig:
+    """How the generator is trained; see conf/scale/paper.yaml for the values and their source."""
+
+    steps: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    betas: list[float] = MISSING
+    weight_decay: float = MISSING
+    schedule: str = MISSING
+    z: int = MISSING
+    width: int = MISSING
+    emphasis: float = MISSING
+    weights: Weights = field(default_factory=Weights)
+    augmentations: int = MISSING
+    tar_copies: int = MISSING
+    tar_layers: list[str] | None = None
+    squared: bool = MISSING
+    div_scaled: bool = MISSING
+    tv_reduction: str = MISSING
+    grid_every: int = MISSING
+
+
+def build_generator(
+    cfg: InversionConfig, classes: int, shape: tuple[int, int, int], seed: int
+) -> Generator:
+    """A freshly initialised generator over the classes and y+ (the last condition)."""
+    with seeded_init(seed, "generator"):
+        made = Generator(classes + 1, shape, cfg.width, cfg.z, cfg.emphasis)
+    return made.to(memory_format=torch.channels_last)
+
+
+class Inversion(Stage):
+    """One step: generate, pass images and all their augmentations through f_o at once, descend.
+
+    Args:
+        generator: G, trained in place.
+        original: f_o in eval mode, its parameters not requiring gradients.
+        shots: D_e, (n, C, H, W) in [0, 1].
+        target: the label of D_e.
+        classes: the number of classes.
+        head, penultimate: where the embedding is read, as in ``Probe``.
+    """
+
+    stage = "inversion"
+
+    def __init__(
+        self,
+        cfg: InversionConfig,
+        generator: Generator,
+        original: nn.Module,
+        shots: Tensor,
+        target: int,
+        classes: int,
+        augment: Augment,
+        seed: int,
+        head: str | None,
+        penultimate: str | None = None,
+    ) -> None:
+        super().__init__(cfg.steps)
+        self.cfg, self.generator, self.classes, self.augment = cfg, generator, classes, augment
+        self.rng = seeded(seed, "inversion", device=shots.device)
+        # Outside the module's children: Lightning must neither train nor move f_o.
+        self.frozen = {"f_o": original}
+        norms = running_norms(original) if cfg.weights.bn else {}
+        self.bn_layers = tuple(norms)
+        self.tar_layers = watched_layers(original, cfg.tar_layers) if cfg.weights.tar else ()
+        layers = tuple(dict.fromkeys(self.bn_layers + self.tar_layers))
+        self.probe = Probe(original, head, penultimate, layers)
+        self.running = [_running(m) for m in norms.values()]
+        self.labels = torch.cat(
+            [torch.arange(classes, device=shots.device), shots.new_tensor([target]).long()]
+        )
+        self.targets = self._target_statistics(shots)
+
+    @torch.no_grad()
+    def _target_statistics(self, shots: Tensor) -> list[Tensor]:
+        if not self.tar_layers:
+            return []
+        copies = torch.cat([shots] * self.cfg.tar_copies)
+        with self.probe as probe:
+            probe(self.augment(copies, self.rng))
+            return [channel_means(probe.seen.inputs[n]) for n in self.tar_layers]
+
+    def draw(self, number: int) -> tuple[Tensor, Tensor]:
+        """Noise (number, z) and conditions (number,), as even over Y+ as ``number`` allows."""
+        device = self.labels.device
+        z = torch.randn(number, self.cfg.z, device=device, generator=self.rng)
+        first = torch.randint(self.classes + 1, (1,), device=device, generator=self.rng)
+        y = (torch.arange(number, device=device) + first) % (self.classes + 1)
+        return z, y
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        w, b = self.cfg.weights, self.cfg.batch_size
+        z, y = self.draw(b)
+        x = self.generator(z, y)
+        views = self.cfg.augmentations if w.aug else 0
+        augmented = [self.augment(x, self.rng) for _ in range(views)]
+        logits, embedding = self.probe(torch.cat([x, *augmented]))
+        inputs = {n: v[:b] for n, v in self.probe.seen.inputs.items()}
+        parts = {"ent": L.l_ent(logits[:b], self.labels[y])}
+        if w.aug:
+            p = logits.softmax(-1).view(views + 1, b, -1)
+            parts["aug"] = L.l_aug(p[0], p[1:])
+        if self.tar_layers:
+            plus = y == self.classes
+            means = [channel_means(inputs[n][plus]) for n in self.tar_layers]
+            parts["tar"] = L.l_tar(means, self.targets, self.cfg.squared)
+        if self.bn_layers:
+            means, variances = zip(
+                *(channel_statistics(inputs[n]) for n in self.bn_layers), strict=True
+            )
+            running = tuple(zip(*self.running, strict=True))
+            parts["bn"] = L.l_bn(means, variances, *running, squared=self.cfg.squared)
+        if w.div:
+            parts["div"] = L.l_div(z, embedding[:b], y, self.classes + 1, self.cfg.div_scaled)
+        if w.tv:
+            parts["tv"] = L.l_tv(x, self.cfg.tv_reduction)
+        total = torch.stack([getattr(w, k) * v for k, v in parts.items()]).sum()
+        return {"loss": total, **parts}
+
+    def configure_optimizers(self) -> Any:
+        c = self.cfg
+        optimizer = torch.optim.Adam(
+            self.generator.parameters(),
+            lr=c.lr,
+            betas=(c.betas[0], c.betas[1]),
+            weight_decay=c.weight_decay,
+        )
+        if c.schedule == "constant":
+            return optimizer
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, c.steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def invert(
+    module: Inversion,
+    device: torch.device,
+    callbacks: Sequence[pl.Callback] = (),
+    logger: Logger | None = None,
+    progress: bool = False,
+) -> list[dict[str, float]]:
+    """Train the module's generator in place; returns the history of its losses.
+
+    Raises:
+        TrainingDiverged: at a NaN or infinite loss.
+    """
+    module.generator.train()
+    with module.probe:
+        history = fit(
+            module,
+            range(module.steps),
+            device,
+            callbacks=callbacks,
+            logger=logger,
+            progress=progress,
+        )
+    module.generator.eval()
+    return history
+
+
+def _running(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean, norm.running_var

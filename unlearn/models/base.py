@@ -1,0 +1,59 @@
+"""What the classifiers share: their registry, their normalisation layers, input scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from omegaconf import MISSING
+from torch import Tensor, nn
+
+from unlearn.errors import choices
+from unlearn.registry import Registry
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "layer": lambda c: nn.GroupNorm(1, c),
+    "instance": lambda c: nn.GroupNorm(c, c),
+}
+
+
+@dataclass
+class ModelConfig:
+    """A classifier's architecture: registered name, norm (batch, layer, instance), first width."""
+
+    name: str = MISSING
+    norm: str = MISSING
+    width: int = MISSING
+    checkpoint: str | None = None
+
+
+MODELS: Registry[Callable[[ModelConfig, int, int], nn.Module]] = Registry("model")
+
+
+def norm_layer(norm: str) -> Callable[[int], nn.Module]:
+    """Maker of a normalisation layer for a number of channels.
+
+    ``layer`` and ``instance`` are the group norms with one group and one group per channel, as in
+    the paper's Appendix D.2.
+    """
+    if norm not in NORMS:
+        raise choices("model.norm", norm, NORMS)
+    return NORMS[norm]
+
+
+class Classifier(nn.Module):
+    """A network behind a per-channel input normalisation, so that it takes images in [0, 1]."""
+
+    def __init__(self, network: nn.Module, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> logits (B, classes)."""
+        mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
+        return cast(Tensor, self.network((images - mean) / std))

@@ -1,0 +1,167 @@
+"""Pictures of a run, as PNG: sample grids, the filtration (Figure 3), before-proxy-after."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from unlearn.filtration import Proxy
+from unlearn.inversion import Generator, Inversion
+from unlearn.stage import seeded
+
+RED = (0.85, 0.1, 0.1)
+PER_ROW = 12
+
+
+@torch.no_grad()
+def samples(generator: Generator, per_row: int = PER_ROW) -> Tensor:
+    """(|Y+| * per_row, C, H, W) in [0, 1], one row a condition, from fixed noise."""
+    device = next(generator.parameters()).device
+    rng = seeded(0, "grid")
+    z = torch.randn(generator.conditions * per_row, generator.z, generator=rng).to(device)
+    y = torch.arange(generator.conditions, device=device).repeat_interleave(per_row)
+    training = generator.training
+    images = generator.eval()(z, y)
+    generator.train(training)
+    return images.cpu()
+
+
+def pixels(images: Tensor, per_row: int) -> NDArray[Any]:
+    """A grid of images (N, C, H, W) in [0, 1] as (H', W', 3)."""
+    return np.asarray(make_grid(images.float(), nrow=per_row, padding=1, pad_value=0.5)).transpose(
+        1, 2, 0
+    )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # No date and no version in the file: the same run gives the same bytes.
+    figure.savefig(partial, format="png", bbox_inches="tight", metadata={"Software": None})
+    os.replace(partial, path)
+
+
+def draw_grid(images: Tensor, rows: list[str], title: str, per_row: int = PER_ROW) -> Figure:
+    """Images (rows * per_row, C, H, W), each row named on the left."""
+    picture = pixels(images, per_row)
+    step = picture.shape[0] / len(rows)
+    figure = Figure(figsize=(per_row * 0.55, len(rows) * 0.55), dpi=120)
+    axes = figure.subplots()
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([(i + 0.5) * step for i in range(len(rows))], rows, fontsize=7)
+    axes.set_title(title, fontsize=8)
+    return figure
+
+
+def row_names(classes: list[str]) -> list[str]:
+    return [*classes, "y+"]
+
+
+def draw_samples(generator: Generator, classes: list[str], title: str) -> Figure:
+    """One row of samples for each condition."""
+    return draw_grid(samples(generator), row_names(classes), title)
+
+
+def draw_filtration(proxy: Proxy, classes: list[str], per_row: int = PER_ROW) -> Figure:
+    """Figure 3a: refined samples by condition, the target-like ones framed in red."""
+    chosen, rows = [], []
+    for c, name in enumerate(row_names(classes)):
+        members = (proxy.conditions == c).nonzero()[:per_row, 0]
+        if len(members):
+            images = framed(proxy.images[members].float() / 255, proxy.target_like[members])
+            chosen.append(
+                torch.cat([images, images.new_ones(per_row - len(members), *images.shape[1:])])
+            )
+            rows.append(name)
+    number = int(proxy.target_like.sum())
+    title = f"refined samples; red: target-like ({number} of {len(proxy.conditions)})"
+    return draw_grid(torch.cat(chosen), rows, title, per_row)
+
+
+def framed(images: Tensor, marked: Tensor) -> Tensor:
+    """RGB (N, 3, H, W) of images (N, C, H, W), a red frame around the marked (N,) ones."""
+    rgb = images.expand(-1, 3, -1, -1).clone()
+    width = max(1, images.shape[-1] // 16)
+    frame = torch.ones(images.shape[-2:], dtype=torch.bool)
+    frame[width:-width, width:-width] = False
+    red = torch.tensor(RED)[:, None, None]
+    return torch.where(frame & marked[:, None, None, None], red, rgb)
+
+
+def draw_knee(proxy: Proxy) -> Figure:
+    """Figure 3b: sorted MMD to D_e with the threshold, and the shots' own spread."""
+    order = proxy.distances.argsort()
+    curve = proxy.distances[order]
+    rank = torch.arange(len(curve))
+    plus = (proxy.conditions == proxy.conditions.max())[order]
+    figure = Figure(figsize=(5, 3.2), dpi=120)
+    axes = figure.subplots()
+    axes.scatter(rank[~plus], curve[~plus], s=3, color="0.55", label="made for a class")
+    axes.scatter(rank[plus], curve[plus], s=3, color="tab:blue", label="made for y+")
+    t_f = float(proxy.threshold)
+    axes.axhline(t_f, color=RED, label=f"threshold {t_f:.3g}")
+    axes.axhspan(
+        float(proxy.within.min()),
+        float(proxy.within.max()),
+        color=RED,
+        alpha=0.12,
+        label="shots, leave one out",
+    )
+    axes.set_xlabel("samples, nearest first")
+    axes.set_ylabel("MMD to $D_e$")
+    axes.legend(fontsize=7)
+    return figure
+
+
+def draw_overview(
+    shots: Tensor, generator: Generator, proxy: Proxy, test: Tensor, lines: list[str]
+) -> Figure:
+    """Before, proxy, after: the shots, generated samples, test images with both answers."""
+    figure = Figure(figsize=(9, 3.4), dpi=120)
+    left, middle, right = figure.subplots(1, 3)
+    some = PER_ROW // 2
+    left.imshow(pixels(shots[: some * some], some), interpolation="nearest")
+    left.set_title(f"given: {len(shots)} images of $D_e$", fontsize=8)
+    retained = proxy.retained.nonzero()[:, 0]
+    pick = retained[torch.linspace(0, len(retained) - 1, some * 4).long()]
+    like = proxy.target_like.nonzero()[: some * 2, 0]
+    rows = torch.cat([pick, like])
+    shown = framed(proxy.images[rows].float() / 255, proxy.target_like[rows])
+    middle.imshow(pixels(shown, some), interpolation="nearest")
+    middle.set_title("proxy from the model alone\nred: like the given", fontsize=8)
+    right.imshow(pixels(test[: some * some].float() / 255, some), interpolation="nearest")
+    right.set_title("\n".join(lines), fontsize=8)
+    for axes in (left, middle, right):
+        axes.set_axis_off()
+    return figure
+
+
+class SampleGrid(pl.Callback):
+    """Writes ``samples-STEP.png`` every so many inversion steps, and shows it to the logger."""
+
+    def __init__(self, folder: Path, classes: list[str], every: int) -> None:
+        self.folder, self.classes, self.every = folder, classes, every
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        step = trainer.global_step
+        if not isinstance(pl_module, Inversion) or not self.every or step % self.every:
+            return
+        figure = draw_samples(pl_module.generator, self.classes, f"step {step}")
+        path = self.folder / f"samples-{step:06d}.png"
+        save(figure, path)
+        log_image = getattr(trainer.logger, "log_image", None)
+        if log_image is not None:
+            log_image("samples", [str(path)], step=step)

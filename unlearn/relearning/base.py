@@ -1,0 +1,59 @@
+"""What an intention is: the answer that the unlearned model shall give on D~_e (Eq. 4)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from omegaconf import MISSING
+from torch import Tensor, nn
+
+from unlearn.registry import Registry
+
+
+@dataclass
+class Given:
+    """What an intention may look at.
+
+    Attributes:
+        original: f_o, in eval mode.
+        target: the label of D_e.
+        correct: the correct labels of D~_e where known: one label for all, else None.
+        seed: for whatever it draws.
+    """
+
+    original: nn.Module
+    target: int
+    correct: int | None
+    seed: int
+
+
+@dataclass
+class Intention(ABC):
+    """One intention: relabels D~_e once and says what is lost by not answering so.
+
+    Attributes:
+        scrub_epochs: first epochs in which D~_e is learnt with random labels instead.
+    """
+
+    needs_correct_label: ClassVar[bool] = False
+    name: str = MISSING
+    scrub_epochs: int = 0
+
+    @abstractmethod
+    def relabel(self, images: Tensor, given: Given) -> Tensor | None:
+        """I~_e: soft labels (n, classes) for images (n, C, H, W); None leaves D~_e out."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss on D~_e of logits (B, classes) under the labels of ``relabel``."""
+        return soft_cross_entropy(logits, labels)
+
+
+INTENTIONS: Registry[type[Intention]] = Registry("intention")
+
+
+def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy under soft labels (B, classes), in nats, mean over the batch."""
+    return F.cross_entropy(logits, labels)

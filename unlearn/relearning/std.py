@@ -1,0 +1,18 @@
+"""Ours_std: standard unlearning (Section 4.3). Scrub D~_e, then go on with D~_r alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unlearn.relearning.base import INTENTIONS, Given, Intention
+
+
+@INTENTIONS.register("std")
+@dataclass
+class Std(Intention):
+    """No intention about the response to D~_e, beyond losing the original one."""
+
+    def relabel(self, images: Tensor, given: Given) -> Tensor | None:
+        return None

@@ -1,0 +1,245 @@
+"""The schema of the configuration, where its values are read, and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import MISSING, OmegaConf
+
+from unlearn.augment import Augment
+from unlearn.data import SOURCES
+from unlearn.errors import UserError, choices
+from unlearn.filtration import FiltrationConfig
+from unlearn.inversion import InversionConfig
+from unlearn.models import MODELS, ModelConfig
+from unlearn.models.base import NORMS
+from unlearn.relearning import INTENTIONS, Intention, RelearningConfig
+from unlearn.relearning.neg import FORMS, Neg
+from unlearn.scenarios import SCENARIOS, Scenario
+from unlearn.scenarios.base import shot_count
+from unlearn.training import TrainingConfig
+
+_HERE = Path(__file__).resolve().parent
+# A checkout keeps conf/ beside the package, an installed wheel inside it.
+CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
+LOGGERS = ("csv", "wandb")
+
+
+@dataclass
+class Config:
+    """Everything a run depends on. The values are in conf/, the knobs on top in ``KNOBS``."""
+
+    scenario: Scenario = MISSING
+    intention: Intention = MISSING
+    shot: int | float | str = MISSING
+    seed: int = MISSING
+    scale: str = MISSING
+    data: str = MISSING
+    data_dir: str = MISSING
+    output_dir: str = MISSING
+    device: str = MISSING
+    logger: str = MISSING
+    image_size: int | None = None
+    per_class: int | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: Augment = field(default_factory=Augment)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    filtration: FiltrationConfig = field(default_factory=FiltrationConfig)
+    relearning: RelearningConfig = field(default_factory=RelearningConfig)
+
+
+@dataclass
+class Settings:
+    """The part of a configuration that the unlearner needs; ``scale`` is where it came from."""
+
+    scale: str
+    augment: Augment
+    inversion: InversionConfig
+    filtration: FiltrationConfig
+    relearning: RelearningConfig
+
+
+def register() -> None:
+    """Put the schema into Hydra's ConfigStore."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, registry in (("scenario", SCENARIOS), ("intention", INTENTIONS)):
+        for name in registry:
+            store.store(group=group, name=f"{name}_schema", node=registry[name])
+
+
+def resolve(overrides: Sequence[str]) -> Config:
+    """Compose ``conf/config.yaml`` with overrides, typed but not yet checked."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", overrides=list(overrides))
+    return typed(composed)
+
+
+def typed(composed: Any) -> Config:
+    """A composed configuration as dataclasses, every interpolation resolved."""
+    OmegaConf.resolve(composed)
+    return cast(Config, OmegaConf.to_object(composed))
+
+
+def settings(scale: str = "paper", *overrides: str) -> Settings:
+    """What ``unlearn.forget`` takes, from conf/: ``settings("demo", "inversion.steps=500")``."""
+    cfg = resolve([f"scale={scale}", *overrides])
+    check_settings(cfg)
+    return unlearner_settings(cfg)
+
+
+def unlearner_settings(cfg: Config) -> Settings:
+    """The unlearner's part of a configuration."""
+    return Settings(cfg.scale, cfg.augment, cfg.inversion, cfg.filtration, cfg.relearning)
+
+
+def intention_named(name: str, scale: str) -> Intention:
+    """An intention with the values that conf/ gives it at a scale.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if name not in INTENTIONS:
+        raise choices("intention", name, INTENTIONS.list())
+    return resolve([f"scale={scale}", f"intention={name}"]).intention
+
+
+KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
+    "scenario": ("what was learnt and what must go", SCENARIOS.list),
+    "intention": ("what the model shall answer on it instead", INTENTIONS.list),
+    "shot": ("how much of D_e is given", "a share in (0, 1], or a number of images: 1img, 24img"),
+    "seed": ("of shots, generator and relearning", "an integer from 0"),
+    "scale": (
+        "networks, data and lengths",
+        lambda: sorted(p.stem for p in (CONF / "scale").glob("*.yaml")),
+    ),
+    "data": ("where the images come from", SOURCES.list),
+    "data_dir": ("folder of the images", "a folder; also the environment variable UNLEARN_DATA"),
+    "output_dir": ("folder of the results", "a folder"),
+    "device": ("where to compute", "auto, cpu, cuda, cuda:N"),
+    "logger": ("live tracking beside history.csv", lambda: list(LOGGERS)),
+}
+
+
+@dataclass
+class Range:
+    """A test that a setting must pass and the words for it."""
+
+    test: Callable[[Any], bool]
+    words: str
+
+
+COUNT = Range(lambda v: v >= 1, "a whole number from 1")
+NUMBER0 = Range(lambda v: v >= 0, "a number from 0")
+ABOVE0 = Range(lambda v: v > 0, "a number above 0")
+SHARE = Range(lambda v: 0 <= v < 1, "a number in [0, 1)")
+
+
+def one_of(*names: str) -> Range:
+    return Range(lambda v: v in names, "one of " + ", ".join(names))
+
+
+RANGES: dict[str, Range] = {
+    "seed": NUMBER0,
+    "image_size": Range(lambda v: v >= 8 and v % 4 == 0, "a multiple of 4, from 8"),
+    "per_class": COUNT,
+    "model.width": COUNT,
+    "model.norm": one_of(*NORMS),
+    "augment.padding": NUMBER0,
+    "augment.rotation": Range(lambda v: 0 <= v <= 180, "degrees in [0, 180]"),
+    "training.epochs": COUNT,
+    "training.batch_size": COUNT,
+    "training.lr": ABOVE0,
+    "training.momentum": SHARE,
+    "training.weight_decay": NUMBER0,
+    "training.schedule": one_of("constant", "onecycle"),
+    "inversion.steps": COUNT,
+    "inversion.batch_size": Range(lambda v: v >= 2, "a whole number from 2"),
+    "inversion.lr": ABOVE0,
+    "inversion.betas": Range(
+        lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two numbers in [0, 1)"
+    ),
+    "inversion.weight_decay": NUMBER0,
+    "inversion.schedule": one_of("constant", "cosine"),
+    "inversion.z": COUNT,
+    "inversion.width": COUNT,
+    "inversion.augmentations": NUMBER0,
+    "inversion.tar_copies": COUNT,
+    "inversion.tv_reduction": one_of("mean", "sum"),
+    "inversion.grid_every": NUMBER0,
+    "filtration.per_condition": COUNT,
+    "filtration.batch_size": COUNT,
+    "filtration.rounds": COUNT,
+    "filtration.augmentations": NUMBER0,
+    "filtration.t_ent": ABOVE0,
+    "filtration.bandwidths": Range(
+        lambda v: len(v) > 0 and all(b > 0 for b in v), "at least one number above 0"
+    ),
+    "filtration.threshold": NUMBER0,
+    "filtration.shot_copies": COUNT,
+    "relearning.epochs": COUNT,
+    "relearning.batch_size": COUNT,
+    "relearning.lr": ABOVE0,
+    "relearning.momentum": SHARE,
+    "relearning.weight_decay": NUMBER0,
+    "relearning.clip": ABOVE0,
+    "relearning.batchnorm": one_of("train", "frozen"),
+    "relearning.temperature": ABOVE0,
+    "relearning.shot_copies": NUMBER0,
+    "relearning.forget_weight": NUMBER0,
+    "intention.scrub_epochs": NUMBER0,
+}
+
+
+def check_settings(cfg: Config) -> None:
+    """Refuse values out of range.
+
+    Raises:
+        UserError: naming the key and what is allowed.
+    """
+    for key, allowed in RANGES.items():
+        value: Any = cfg
+        for part in key.split("."):
+            value = getattr(value, part)
+        if value is not None and not allowed.test(value):
+            raise UserError(key, f"{value!r} is not {allowed.words}")
+    for name, weight in vars(cfg.inversion.weights).items():
+        if weight < 0:
+            raise UserError(f"inversion.weights.{name}", f"{weight!r} is not a number from 0")
+    if isinstance(cfg.intention, Neg) and cfg.intention.form not in FORMS:
+        raise choices("intention.form", cfg.intention.form, FORMS)
+
+
+def check(cfg: Config) -> None:
+    """Refuse values out of range and combinations that cannot be, before any work.
+
+    Raises:
+        UserError: naming the key and what is allowed.
+    """
+    check_settings(cfg)
+    shot_count(cfg.shot, 2**62)
+    for key, value, names in (
+        ("model", cfg.model.name, MODELS.list()),
+        ("data", cfg.data, SOURCES.list()),
+        ("logger", cfg.logger, LOGGERS),
+    ):
+        if value not in names:
+            raise choices(key, value, names)
+    cfg.scenario.check()
+    if cfg.intention.needs_correct_label and not cfg.scenario.knows_correct:
+        able = [n for n in SCENARIOS if SCENARIOS[n].knows_correct]
+        raise UserError(
+            "intention",
+            f"{cfg.intention.name} needs a scenario whose correct label is known: "
+            f"{', '.join(able)}; {cfg.scenario.name} allows "
+            f"{', '.join(n for n in INTENTIONS if not INTENTIONS[n].needs_correct_label)}",
+        )

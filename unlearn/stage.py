@@ -1,0 +1,200 @@
+"""What every trained stage shares: its Lightning module, its trainer, its watch for NaN."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from unlearn.errors import TrainingDiverged
+
+LOG_POINTS = 50
+HINT = "lower {stage}.lr or look at {stage}'s other settings; finished stages are kept"
+
+
+class Stage(pl.LightningModule):
+    """A training stage: ``losses`` gives named losses of a batch, ``loss`` is minimised.
+
+    ``history`` fills with one dict every few steps; the host waits for the device only then.
+    """
+
+    stage = "stage"
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.history: list[dict[str, float]] = []
+        self.every = max(1, steps // LOG_POINTS)
+        self._first_bad = torch.tensor(-1)
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Named losses of one batch; the one called ``loss`` is minimised."""
+        raise TypeError(f"{type(self).__name__} must define losses")
+
+    def training_step(self, batch: Any, _index: int) -> Tensor:
+        losses, step = self.losses(batch), self.global_step
+        bad = ~torch.isfinite(losses["loss"].detach())
+        first = self._first_bad.to(bad.device)
+        self._first_bad = torch.where((first < 0) & bad, step, first)
+        if (step + 1) % self.every == 0 or step + 1 == self.steps:
+            self.check()
+            row = {k: float(v.detach()) for k, v in losses.items()}
+            self.history.append({"step": step + 1, **row})
+            if self._trainer is not None and self.trainer.logger is not None:
+                self.log_dict({f"{self.stage}/{k}": v for k, v in row.items()})
+        return losses["loss"]
+
+    def check(self) -> None:
+        """Raise if any loss so far was NaN or infinite."""
+        step = int(self._first_bad)
+        if step >= 0:
+            raise TrainingDiverged(self.stage, step, HINT.format(stage=self.stage))
+
+
+class ProgressLine(pl.Callback):
+    """A bar with the losses on a terminal; elsewhere one plain line every tenth of the way."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._tenth = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = cast(Stage, pl_module)
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[losses]}"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(module.stage, total=module.steps, losses="")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        module = cast(Stage, pl_module)
+        done = trainer.global_step
+        row = module.history[-1] if module.history else {}
+        text = " ".join(f"{k} {v:.3g}" for k, v in row.items() if k != "step")
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, losses=text)
+        elif done * 10 // module.steps > self._tenth:
+            self._tenth = done * 10 // module.steps
+            print(
+                f"  {module.stage} {done}/{module.steps} {text}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Lightning's advice about loggers, checkpoints and workers does not fit these loops."""
+    names = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning")
+    loggers = [logging.getLogger(n) for n in names]
+    levels = [x.level for x in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", module="lightning")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def trainer_on(device: torch.device, **settings: Any) -> pl.Trainer:
+    """A Lightning trainer for one device that writes nothing by itself."""
+    accelerator = "gpu" if device.type == "cuda" else device.type
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"logger": False, **settings},
+    )
+
+
+def fit(
+    module: Stage,
+    batches: Iterable[Any],
+    device: torch.device,
+    *,
+    clip: float | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+    logger: Logger | None = None,
+    progress: bool = False,
+) -> list[dict[str, float]]:
+    """Train ``module`` for ``module.steps`` steps over ``batches``; returns its history.
+
+    The caller's random state and the modules' modes are left alone.
+
+    Raises:
+        TrainingDiverged: at a NaN or infinite loss.
+    """
+    shown = [ProgressLine()] if progress else []
+    with quiet_lightning(), torch.random.fork_rng(_cuda_of(device)):
+        trainer_on(
+            device,
+            max_steps=module.steps,
+            max_epochs=-1,
+            gradient_clip_val=clip,
+            callbacks=[*shown, *callbacks],
+            log_every_n_steps=1,
+            logger=logger or False,
+        ).fit(module, batches)
+    module.to(device)
+    module.check()
+    return module.history
+
+
+def seeded(seed: int, *names: str, device: torch.device | None = None) -> torch.Generator:
+    """A random generator of its own for a named purpose, independent of all other draws."""
+    import hashlib
+
+    digest = hashlib.sha256("/".join([str(seed), *names]).encode()).digest()
+    generator = torch.Generator(device or "cpu")
+    return generator.manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+@contextmanager
+def seeded_init(seed: int, *names: str) -> Iterator[None]:
+    """Module initialisation from a seed, the caller's random state restored after."""
+    with torch.random.fork_rng(_all_cuda()):
+        torch.manual_seed(seeded(seed, *names).initial_seed())
+        yield
+
+
+def _cuda_of(device: torch.device) -> list[int]:
+    return [device.index or 0] if device.type == "cuda" else []
+
+
+def _all_cuda() -> list[int]:
+    return list(range(torch.cuda.device_count()))

@@ -1,0 +1,108 @@
+"""Training a classifier from scratch: the original model f_o."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from omegaconf import MISSING
+from pytorch_lightning.loggers import Logger
+from torch import Tensor, nn
+
+from unlearn.augment import Augment
+from unlearn.data import Images
+from unlearn.stage import Stage, fit, seeded
+
+
+@dataclass
+class TrainingConfig:
+    """How the original model is trained; see conf/scale/paper.yaml."""
+
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    momentum: float = MISSING
+    weight_decay: float = MISSING
+    schedule: str = MISSING
+    seed: int = MISSING
+
+
+class ShuffledRows:
+    """Index batches of a data set that lies on the device, reshuffled every epoch."""
+
+    def __init__(self, rows: int, size: int, epochs: int, rng: torch.Generator) -> None:
+        self.rows, self.size, self.epochs, self.rng = rows, size, epochs, rng
+
+    def __len__(self) -> int:
+        return self.epochs * -(-self.rows // self.size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for _ in range(self.epochs):
+            order = torch.randperm(self.rows, device=self.rng.device, generator=self.rng)
+            yield from order.split(self.size)
+
+
+class Training(Stage):
+    """Cross entropy on augmented images; the whole data set lies on the device as uint8."""
+
+    stage = "training"
+
+    def __init__(
+        self, cfg: TrainingConfig, model: nn.Module, data: Images, augment: Augment
+    ) -> None:
+        self.rng = seeded(cfg.seed, "training", device=data.x.device)
+        self.batches = ShuffledRows(len(data), cfg.batch_size, cfg.epochs, self.rng)
+        super().__init__(len(self.batches))
+        self.cfg, self.model, self.data, self.augment = cfg, model, data, augment
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        x = self.data.x[batch].to(torch.get_default_dtype()) / 255
+        return {"loss": F.cross_entropy(self.model(self.augment(x, self.rng)), self.data.y[batch])}
+
+    def configure_optimizers(self) -> Any:
+        c = self.cfg
+        optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay
+        )
+        if c.schedule == "constant":
+            return optimizer
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, c.lr, total_steps=self.steps, cycle_momentum=False
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def train(
+    cfg: TrainingConfig,
+    model: nn.Module,
+    data: Images,
+    augment: Augment,
+    device: torch.device,
+    callbacks: Sequence[pl.Callback] = (),
+    logger: Logger | None = None,
+    progress: bool = False,
+) -> list[dict[str, float]]:
+    """Train ``model`` in place, leave it in eval mode; returns the history of the loss.
+
+    Raises:
+        TrainingDiverged: at a NaN or infinite loss.
+    """
+    model.to(device, memory_format=torch.channels_last).train()
+    module = Training(cfg, model, Images(data.x.to(device), data.y.to(device)), augment)
+    history = fit(
+        module,
+        module.batches,
+        device,
+        callbacks=callbacks,
+        logger=logger,
+        progress=progress,
+    )
+    model.eval()
+    return history
