@@ -15,6 +15,7 @@ from unlearn.data import digests
 
 
 def main() -> None:
+    """Read the list, write it with digests."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="data", help="folder that holds MNIST/raw")
     parser.add_argument("list", type=Path)

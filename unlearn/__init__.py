@@ -1,11 +1,11 @@
 """Few-shot machine unlearning by model inversion."""
 
-__version__ = "0.1.0"
-
 from unlearn.errors import TrainingDiverged, UserError
 from unlearn.filtration import NotSeparable
-from unlearn.forget import Result, forget
-from unlearn.settings import Settings, settings
+from unlearn.forget import forget
+from unlearn.settings import settings
+from unlearn.unlearner import Result, Settings
+from unlearn.version import __version__
 
 __all__ = [
     "NotSeparable",
@@ -13,6 +13,7 @@ __all__ = [
     "Settings",
     "TrainingDiverged",
     "UserError",
+    "__version__",
     "forget",
     "settings",
 ]

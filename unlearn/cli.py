@@ -27,6 +27,10 @@ from unlearn.errors import UserError, choices, did_you_mean
 from unlearn.settings import CONF, KNOBS, check, register, resolve, typed
 
 BAD_INPUT = 2
+WRONG_TYPE = re.compile(
+    r"Value '([^']*)'[^\n]*? (?:could not be converted to|is incompatible with type hint) "
+    r"'?([\w\[\], .|]+)'?"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         parsed = get_args_parser().parse_args(arguments)
-        if not (parsed.cfg or parsed.info or parsed.shell_completion or parsed.version):
+        if not (parsed.cfg or parsed.info or parsed.shell_completion):
             jobs = expand(parsed.overrides) if parsed.multirun else [parsed.overrides]
             for job in jobs:
                 check_job(job)
@@ -128,11 +132,8 @@ def translated(error: Exception, overrides: Sequence[str]) -> UserError:
     missing = re.search(r"Missing mandatory value: ([\w.]+)", full)
     if missing:
         return UserError(missing[1], f"needs a value: {missing[1]}=...")
-    key = re.search(r"full_key: ([^\s]+)", full)
-    kind = re.search(
-        r"Value '([^']*)'[^\n]*? (?:could not be converted to|is incompatible with type hint|of type '\w+' is not a subclass of|of type '\w+' could not be converted to) '?([\w\[\], .|]+)'?",
-        full,
-    )
+    key = re.search(r"full_key: (\S+)", full)
+    kind = WRONG_TYPE.search(full)
     if kind and key:
         return UserError(key[1], f"{kind[1]!r} is not of type {plain_type(kind[2])}")
     absent = re.search(r"Key '([^']+)' (?:is not in struct|not in '\w+')", full) or re.search(

@@ -1,70 +1,20 @@
-"""The unlearner: a model, a few images and an intention in; an unlearned model out.
-
-It is never handed a data set. The command line uses this same call.
-"""
+"""The library call: repair a model with a few images. The command line uses it too."""
 
 from __future__ import annotations
 
-import copy
-import logging
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
-from unlearn import __version__
-from unlearn.errors import UserError
-from unlearn.filtration import Proxy, filtrate
-from unlearn.inversion import Generator, Inversion, build_generator, invert
-from unlearn.models.base import Classifier
-from unlearn.models.probe import evaluating, head_of
-from unlearn.relearning import Intention, relearn
-from unlearn.settings import Settings, intention_named
+from unlearn.augment import Augment
+from unlearn.relearning import Intention
+from unlearn.settings import intention_named
 from unlearn.settings import settings as load_settings
-from unlearn.store import Made, Store, fingerprint, state_of
-
-log = logging.getLogger(__name__)
-
-
-@dataclass
-class Result:
-    """What unlearning made.
-
-    Attributes:
-        model: the unlearned model, in eval mode, on the given model's device.
-        proxy: the samples that stood in for the training data, with their split, on the CPU.
-        threshold: the distance t_f below which samples are target-like.
-        history: losses over the steps of ``inversion`` and ``relearning``.
-        seconds: duration of each stage, as first computed.
-        generator: the trained generator, in eval mode.
-    """
-
-    model: nn.Module
-    proxy: Proxy
-    threshold: float
-    history: dict[str, list[dict[str, float]]]
-    seconds: dict[str, float]
-    generator: Generator
-
-
-@dataclass
-class _Inputs:
-    """The checked arguments of ``forget``."""
-
-    original: nn.Module
-    shots: Tensor
-    target: int
-    correct: int | None
-    classes: int
-    head: str | None
-    penultimate: str | None
-    key: dict[str, Any] = field(default_factory=dict)
+from unlearn.unlearner import Result, Settings, few_shot_unlearn
 
 
 def forget(
@@ -74,6 +24,7 @@ def forget(
     intention: str | Intention = "neg",
     correct_labels: Tensor | None = None,
     *,
+    augment: Augment | None = None,
     settings: Settings | None = None,
     seed: int = 0,
     penultimate: str | None = None,
@@ -92,6 +43,7 @@ def forget(
         labels: what the model answers on them and shall not, (k,), all the same.
         intention: ``std``, ``unt``, ``neg``, ``cor``, or one with settings of its own.
         correct_labels: for ``cor``, the right labels (k,), all the same.
+        augment: what the model was trained to withstand, if other than the settings say.
         settings: from ``unlearn.settings``; the paper's by default.
         seed: of everything random.
         penultimate: the layer whose output is the embedding; needed only if the model does not
@@ -107,173 +59,23 @@ def forget(
         NotSeparable: if nothing, or everything, generated is like the shots.
         TrainingDiverged: at a NaN or infinite loss.
     """
-    cfg = settings or load_settings()
+    chosen = settings or load_settings()
+    if augment is not None:
+        chosen = replace(chosen, augment=augment)
     if isinstance(intention, str):
-        intention = intention_named(intention, cfg.scale)
-    given = _check(model, shots, labels, correct_labels, intention, penultimate, normalize, seed)
-    augment = cfg.augment
-    device = given.shots.device
-    watch = {"callbacks": callbacks, "logger": logger, "progress": progress}
-    keep = Store(Path(store)) if store is not None else None
-    seconds: dict[str, float] = {}
-
-    def stage(name: str, key: dict[str, Any], make: Any) -> Made:
-        def timed() -> Made:
-            start = time.perf_counter()
-            tensors, remark = make()
-            return tensors, {**remark, "seconds": time.perf_counter() - start}
-
-        made = keep.get(name, key, timed) if keep else timed()
-        seconds[name] = made[1]["seconds"]
-        return made
-
-    generator = build_generator(cfg.inversion, given.classes, _shape(given.shots), seed).to(device)
-
-    def make_generator() -> Made:
-        module = Inversion(
-            cfg.inversion,
-            generator,
-            given.original,
-            given.shots,
-            given.target,
-            given.classes,
-            augment,
-            seed,
-            given.head,
-            given.penultimate,
-        )
-        history = invert(module, device, **watch)  # type: ignore[arg-type]
-        return state_of(generator), {"history": history}
-
-    key = given.key | {"augment": asdict(augment), "inversion": _plain(cfg.inversion)}
-    state, inverted = stage("inversion", key, make_generator)
-    generator.load_state_dict(state)
-    generator.eval()
-
-    def make_proxy() -> Made:
-        found = filtrate(
-            cfg.filtration,
-            generator,
-            given.original,
-            given.shots,
-            given.target,
-            augment,
-            seed,
-            given.head,
-            given.penultimate,
-        )
-        return found.tensors(), {}
-
-    key = key | {"filtration": asdict(cfg.filtration), "generator": fingerprint(state)}
-    tensors, _ = stage("filtration", key, make_proxy)
-    proxy = Proxy(**tensors)
-
-    def make_model() -> Made:
-        unlearned, history = relearn(
-            cfg.relearning,
-            given.original,
-            proxy,
-            given.shots,
-            intention,
-            given.target,
-            given.correct,
-            augment,
-            seed,
-            **watch,  # type: ignore[arg-type]
-        )
-        return state_of(unlearned), {"history": history}
-
-    key = key | {
-        "relearning": asdict(cfg.relearning),
-        "intention": asdict(intention),
-        "correct": given.correct,
-        "proxy": fingerprint(tensors),
-    }
-    state, relearned = stage("relearning", key, make_model)
-    unlearned = given.original.requires_grad_(True)
-    unlearned.load_state_dict(state)
-    return Result(
-        unlearned.network if normalize is not None else unlearned,  # type: ignore[arg-type]
-        proxy,
-        float(proxy.threshold),
-        {"inversion": inverted["history"], "relearning": relearned["history"]},
-        seconds,
-        generator,
+        intention = intention_named(intention, chosen.scale)
+    return few_shot_unlearn(
+        model,
+        shots,
+        labels,
+        intention,
+        correct_labels,
+        chosen,
+        seed=seed,
+        penultimate=penultimate,
+        normalize=normalize,
+        store=store,
+        callbacks=callbacks,
+        logger=logger,
+        progress=progress,
     )
-
-
-def _check(
-    model: nn.Module,
-    shots: Tensor,
-    labels: Tensor,
-    correct_labels: Tensor | None,
-    intention: Intention,
-    penultimate: str | None,
-    normalize: tuple[Sequence[float], Sequence[float]] | None,
-    seed: int,
-) -> _Inputs:
-    """Copy the model and check everything against it.
-
-    Raises:
-        UserError: naming the argument.
-    """
-    if shots.dim() != 4 or not len(shots) or shots.shape[2] % 4 or shots.shape[3] % 4:
-        raise UserError(
-            "shots",
-            f"{tuple(shots.shape)} is not (k, C, H, W) with k >= 1 and H, W multiples of 4",
-        )
-    if not shots.is_floating_point() or shots.min() < 0 or shots.max() > 1:
-        raise UserError("shots", "images must be floats in [0, 1]; see normalize=")
-    device = next(model.parameters()).device
-    original = copy.deepcopy(model)
-    if normalize is not None:
-        original = Classifier(original, list(normalize[0]), list(normalize[1])).to(device)
-    original.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    shots = shots.detach().to(device, torch.get_default_dtype())
-    with torch.no_grad(), evaluating(original):
-        logits = original(shots[:2])
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < 2:
-        raise UserError("model", "it must give logits (B, classes) of at least two classes")
-    classes = logits.shape[1]
-    target = _one_label("labels", labels, len(shots), classes)
-    correct = None
-    if correct_labels is not None:
-        correct = _one_label("correct_labels", correct_labels, len(shots), classes)
-    if intention.needs_correct_label and (correct is None or correct == target):
-        raise UserError(
-            "correct_labels",
-            f"intention {intention.name} needs the right labels, other than the wrong one "
-            f"({target})",
-        )
-    head = None if penultimate is not None else head_of(original, shots)
-    if penultimate is not None and normalize is not None:
-        penultimate = f"network.{penultimate}"
-    key = {
-        "version": __version__,
-        "model": fingerprint(original.state_dict()),
-        "shots": fingerprint({"shots": shots}),
-        "target": target,
-        "seed": seed,
-        "embedding": penultimate or head,
-    }
-    return _Inputs(original, shots, target, correct, classes, head, penultimate, key)
-
-
-def _one_label(name: str, labels: Tensor, number: int, classes: int) -> int:
-    if labels.shape != (number,):
-        raise UserError(name, f"{tuple(labels.shape)} is not one label for each shot, ({number},)")
-    values = labels.unique().tolist()
-    if len(values) != 1:
-        raise UserError(name, f"the shots carry several labels {values}; call once for each")
-    if not 0 <= int(values[0]) < classes:
-        raise UserError(name, f"{values[0]} is not one of the model's {classes} classes")
-    return int(values[0])
-
-
-def _shape(shots: Tensor) -> tuple[int, int, int]:
-    return (shots.shape[1], shots.shape[2], shots.shape[3])
-
-
-def _plain(cfg: Any) -> dict[str, Any]:
-    """A stage's settings less those that only show something."""
-    return asdict(replace(cfg, grid_every=0))

@@ -30,7 +30,7 @@ def samples(generator: Generator, per_row: int = PER_ROW) -> Tensor:
     z = torch.randn(generator.conditions * per_row, generator.z, generator=rng).to(device)
     y = torch.arange(generator.conditions, device=device).repeat_interleave(per_row)
     training = generator.training
-    images = generator.eval()(z, y)
+    images: Tensor = generator.eval()(z, y)
     generator.train(training)
     return images.cpu()
 
@@ -65,6 +65,7 @@ def draw_grid(images: Tensor, rows: list[str], title: str, per_row: int = PER_RO
 
 
 def row_names(classes: list[str]) -> list[str]:
+    """Names of Y+."""
     return [*classes, "y+"]
 
 

@@ -20,14 +20,14 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 from torch import nn
 
-from unlearn import __version__, pictures
+from unlearn import pictures
 from unlearn.checkpoint import checkpoint_identity, load_checkpoint
 from unlearn.data import SOURCES
 from unlearn.errors import UserError
 from unlearn.estimate import estimate_seconds
 from unlearn.evaluation import accuracies, predict
 from unlearn.filtration import NotSeparable
-from unlearn.forget import Result, forget
+from unlearn.forget import forget
 from unlearn.models import build
 from unlearn.scenarios import Shots, Task, load_task, take_shots
 from unlearn.settings import Config, unlearner_settings
@@ -35,6 +35,8 @@ from unlearn.stage import seeded_init
 from unlearn.store import Store, fingerprint, hash_of, state_of, write_tensors, write_text
 from unlearn.tracking import tracker
 from unlearn.training import train
+from unlearn.unlearner import Result
+from unlearn.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -141,10 +143,10 @@ def _run(
     store = Store(Path(cfg.output_dir) / "store")
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(cfg)))
     if device.type == "cpu" and cfg.scale == "paper":
-        seconds = estimate_seconds(cfg, task)
+        expected = estimate_seconds(cfg, task)
         log.warning(
             "no GPU: the paper's scale takes about %s here; scale=demo takes minutes",
-            in_words(seconds),
+            in_words(expected),
         )
     picture = pictures.draw_grid(
         shots.images[: pictures.PER_ROW], ["given"], "D_e", min(12, len(shots.images))
@@ -185,7 +187,7 @@ def _run(
         history = {"training": remark["history"], **result.history}
         seconds = {"training": remark["seconds"], **result.seconds}
         seconds["evaluation"] = time.perf_counter() - start
-        metrics = {
+        metrics: dict[str, Any] = {
             "scenario": cfg.scenario.name,
             "method": "ours",
             "intention": cfg.intention.name,

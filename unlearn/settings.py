@@ -24,6 +24,7 @@ from unlearn.relearning.neg import FORMS, Neg
 from unlearn.scenarios import SCENARIOS, Scenario
 from unlearn.scenarios.base import shot_count
 from unlearn.training import TrainingConfig
+from unlearn.unlearner import Settings
 
 _HERE = Path(__file__).resolve().parent
 # A checkout keeps conf/ beside the package, an installed wheel inside it.
@@ -53,17 +54,6 @@ class Config:
     inversion: InversionConfig = field(default_factory=InversionConfig)
     filtration: FiltrationConfig = field(default_factory=FiltrationConfig)
     relearning: RelearningConfig = field(default_factory=RelearningConfig)
-
-
-@dataclass
-class Settings:
-    """The part of a configuration that the unlearner needs; ``scale`` is where it came from."""
-
-    scale: str
-    augment: Augment
-    inversion: InversionConfig
-    filtration: FiltrationConfig
-    relearning: RelearningConfig
 
 
 def register() -> None:
@@ -145,6 +135,7 @@ SHARE = Range(lambda v: 0 <= v < 1, "a number in [0, 1)")
 
 
 def one_of(*names: str) -> Range:
+    """A range of names."""
     return Range(lambda v: v in names, "one of " + ", ".join(names))
 
 

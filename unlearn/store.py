@@ -1,4 +1,4 @@
-"""The stage store: tensors kept by the hash of all that made them, computed once, checked on use."""
+"""The stage store: tensors kept by the hash of all that made them, and checked on use."""
 
 from __future__ import annotations
 

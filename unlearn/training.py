@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unlearn.augment import Augment
 from unlearn.data import Images
-from unlearn.stage import Stage, fit, seeded
+from unlearn.stage import Stage, fit, gpu_layout, seeded
 
 
 @dataclass
@@ -94,7 +94,7 @@ def train(
     Raises:
         TrainingDiverged: at a NaN or infinite loss.
     """
-    model.to(device, memory_format=torch.channels_last).train()
+    gpu_layout(model.to(device)).train()
     module = Training(cfg, model, Images(data.x.to(device), data.y.to(device)), augment)
     history = fit(
         module,

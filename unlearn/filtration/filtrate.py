@@ -97,7 +97,7 @@ class Filter(pl.LightningModule):
         self.generator = generator
         self.probe = probe
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], *_: Any) -> tuple[Tensor, ...]:
+    def predict_step(self, batch: tuple[Tensor, Tensor], *_index: Any) -> tuple[Tensor, ...]:
         images = (self.generator(*batch) * 255).round().to(torch.uint8)
         x = images.to(torch.get_default_dtype()) / 255
         logits, embedding = self.probe(x)
@@ -111,22 +111,23 @@ class Filter(pl.LightningModule):
 
 @dataclass
 class Draws:
-    """Batches of noise (n, z) and conditions (n,)."""
+    """Noise (n, z) and conditions (n,), in batches of ``batch_size``."""
 
     z: Tensor
     y: Tensor
-    size: int
+    batch_size: int
 
     def __len__(self) -> int:
-        return -(-len(self.y) // self.size)
+        return -(-len(self.y) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(self.z.split(self.size), self.y.split(self.size), strict=True)
+        yield from zip(self.z.split(self.batch_size), self.y.split(self.batch_size), strict=True)
 
 
 def entropy(p: Tensor) -> Tensor:
     """H in nats: (B, classes) -> (B,)."""
-    return torch.special.entr(p).sum(-1)
+    entropies: Tensor = torch.special.entr(p).sum(-1)
+    return entropies
 
 
 @torch.no_grad()

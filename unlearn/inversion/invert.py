@@ -34,6 +34,7 @@ class Weights:
     tar: float = MISSING
     bn: float = MISSING
     div: float = MISSING
+    div_pixel: float = MISSING
     tv: float = MISSING
 
 
@@ -65,8 +66,7 @@ def build_generator(
 ) -> Generator:
     """A freshly initialised generator over the classes and y+ (the last condition)."""
     with seeded_init(seed, "generator"):
-        made = Generator(classes + 1, shape, cfg.width, cfg.z, cfg.emphasis)
-    return made.to(memory_format=torch.channels_last)
+        return Generator(classes + 1, shape, cfg.width, cfg.z, cfg.emphasis)
 
 
 class Inversion(Stage):
@@ -146,13 +146,18 @@ class Inversion(Stage):
             means = [channel_means(inputs[n][plus]) for n in self.tar_layers]
             parts["tar"] = L.l_tar(means, self.targets, self.cfg.squared)
         if self.bn_layers:
-            means, variances = zip(
-                *(channel_statistics(inputs[n]) for n in self.bn_layers), strict=True
+            seen = [channel_statistics(inputs[n]) for n in self.bn_layers]
+            parts["bn"] = L.l_bn(
+                [mean for mean, _ in seen],
+                [variance for _, variance in seen],
+                [mean for mean, _ in self.running],
+                [variance for _, variance in self.running],
+                self.cfg.squared,
             )
-            running = tuple(zip(*self.running, strict=True))
-            parts["bn"] = L.l_bn(means, variances, *running, squared=self.cfg.squared)
         if w.div:
             parts["div"] = L.l_div(z, embedding[:b], y, self.classes + 1, self.cfg.div_scaled)
+        if w.div_pixel:
+            parts["div_pixel"] = L.l_div(z, x.flatten(1), y, self.classes + 1, self.cfg.div_scaled)
         if w.tv:
             parts["tv"] = L.l_tv(x, self.cfg.tv_reduction)
         total = torch.stack([getattr(w, k) * v for k, v in parts.items()]).sum()
@@ -202,5 +207,6 @@ def invert(
 
 
 def _running(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     return norm.running_mean, norm.running_var

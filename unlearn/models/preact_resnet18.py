@@ -27,7 +27,8 @@ class PreActBlock(nn.Module):
         skip = x if self.project is None else self.project(h)
         h = self.conv1(h)
         h = self.conv2(F.relu(self.norm2(h)))
-        return h + skip
+        out: Tensor = h + skip
+        return out
 
 
 @MODELS.register("preact_resnet18")

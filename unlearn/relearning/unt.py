@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +37,6 @@ def untrained(model: nn.Module, seed: int) -> nn.Module:
                 reset()
                 continue
             for parameter in module.parameters(recurse=False):
-                spread = float(cast(Tensor, parameter.std(correction=0)))
+                spread = float(parameter.std(correction=0))
                 parameter.normal_(0, spread)
     return fresh.eval()

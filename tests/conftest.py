@@ -1,0 +1,81 @@
+"""Shared fixtures: tiny networks, tiny settings, a command line run in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+SHARED = Path(os.environ.get("UNLEARN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+# A whole run in a few seconds: every part works, nothing is learnt well.
+TINY = [
+    "scale=demo",
+    "per_class=60",
+    "model.width=4",
+    "training.epochs=2",
+    "inversion.steps=6",
+    "inversion.batch_size=24",
+    "inversion.width=2",
+    "inversion.grid_every=3",
+    "filtration.per_condition=12",
+    "filtration.rounds=2",
+    "filtration.t_ent=3",
+    "filtration.threshold=0.9",
+    "relearning.epochs=2",
+    "shot=5img",
+]
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line into ``tmp_path/out``: exit status, standard output and error."""
+    from unlearn.cli import main
+
+    monkeypatch.delenv("UNLEARN_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = main([*arguments, f"output_dir={tmp_path / 'out'}"])
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
+
+
+def small_net(channels: int = 1, classes: int = 4, norm: bool = True, seed: int = 0) -> nn.Module:
+    """A network with two convolutions, in eval mode, its BatchNorm statistics non-trivial."""
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    inside = channels
+    for out in (6, 8):
+        layers += [nn.Conv2d(inside, out, 3, 2, 1)]
+        layers += [nn.BatchNorm2d(out)] if norm else []
+        layers += [nn.ReLU()]
+        inside = out
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, classes))
+    net.train()
+    with torch.no_grad():
+        net[-1].weight.mul_(8)
+        for _ in range(5):
+            net(torch.rand(32, channels, 28, 28))
+    return net.eval()
+
+
+@pytest.fixture
+def full_mnist() -> Path:
+    if not (SHARED / "MNIST" / "raw").is_dir():
+        pytest.skip("full MNIST is not at hand (UNLEARN_DATA names a folder that holds it)")
+    return SHARED

@@ -1,0 +1,189 @@
+"""MMD against the naive double sum; the knee and its guards on constructed curves."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import small_net
+from unlearn import NotSeparable
+from unlearn.augment import Augment
+from unlearn.filtration import FiltrationConfig, filtrate
+from unlearn.filtration.knee import knee, threshold
+from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
+from unlearn.inversion import Generator
+from unlearn.models.probe import head_of
+
+
+def kernel(a: list[float], b: list[float], bandwidths: list[float]) -> float:
+    d = math.dist(a, b) ** 2
+    return sum(math.exp(-d / (2 * s * s)) for s in bandwidths) / len(bandwidths)
+
+
+def naive_mmd(p: list[list[float]], q: list[list[float]], s: list[float]) -> float:
+    """The biased squared MMD of two sets, every pair in turn."""
+
+    def mean(a: list[list[float]], b: list[list[float]]) -> float:
+        return sum(kernel(x, y, s) for x in a for y in b) / (len(a) * len(b))
+
+    return mean(p, p) - 2 * mean(p, q) + mean(q, q)
+
+
+@pytest.mark.parametrize("block", [4096, 0])
+def test_mmd_is_the_naive_double_sum(block: int) -> None:
+    torch.manual_seed(0)
+    x, e = torch.randn(9, 5).double(), torch.randn(4, 5).double()
+    s = torch.tensor([0.7, 2.0]).double()
+    slow = [naive_mmd([row], e.tolist(), s.tolist()) for row in x.tolist()]
+    assert mmd_to(x, e, s, block).tolist() == pytest.approx(slow, rel=1e-10)
+
+
+def test_leave_one_out_is_the_naive_one() -> None:
+    torch.manual_seed(1)
+    e = torch.randn(5, 3).double()
+    s = torch.tensor([1.0, 3.0]).double()
+    rows = e.tolist()
+    slow = [naive_mmd([rows[i]], rows[:i] + rows[i + 1 :], s.tolist()) for i in range(len(rows))]
+    assert leave_one_out(e, s).tolist() == pytest.approx(slow, rel=1e-10)
+
+
+def test_the_distance_does_not_depend_on_the_embedding_scale() -> None:
+    torch.manual_seed(2)
+    x, e = torch.randn(30, 6).double(), torch.randn(7, 6).double()
+    results = []
+    for scale in (1.0, 1000.0):
+        s = median_bandwidth(scale * e) * torch.tensor([0.5, 1.0, 2.0])
+        results.append(mmd_to(scale * x, scale * e, s.double()))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_memory_is_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unlearn.filtration import mmd
+
+    sizes = []
+    plain = mmd.rbf
+    monkeypatch.setattr(mmd, "rbf", lambda a, b, s: sizes.append(len(a) * len(b)) or plain(a, b, s))
+    x, e = torch.randn(500, 4), torch.randn(100, 4)
+    mmd_to(x, e, torch.ones(1), block=2)
+    assert max(sizes) <= 2000
+    assert sum(sizes) == 500 * 100 + 100 * 100
+
+
+def curve(near: int, far: int) -> np.ndarray:
+    """``near`` distances around 0.2, then a jump and a plateau."""
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.uniform(0.1, 0.3, near), rng.uniform(0.95, 1.0, far)])
+
+
+def test_the_knee_ends_the_near_group() -> None:
+    distances = curve(200, 2000)
+    found, _ = threshold(distances, np.array([0.2, 0.35, 0.5]))
+    assert 0.3 < found <= 0.5
+    assert (distances < found).sum() == 200
+
+
+def test_sensitivity_rises_until_the_knee_reaches_the_shots_spread() -> None:
+    x = np.linspace(0, 1, 3000)
+    early = np.concatenate([0.05 * np.sqrt(np.linspace(0, 1, 20)), 0.05 + 0.9 * x**0.4])
+    first = knee(early, 1)
+    assert first is not None
+    within = np.array([first + 0.2, first + 0.3])
+    found, s = threshold(early, within)
+    assert found >= within.mean()
+    assert s is None or s > 1
+
+
+def test_the_threshold_stays_within_the_shots_spread() -> None:
+    distances = curve(100, 1000)
+    low, high = np.array([0.4, 0.45]), np.array([0.001, 0.002])
+    assert threshold(distances, high)[0] == pytest.approx(0.002)
+    assert low.mean() <= threshold(distances, low)[0] <= low.max()
+
+
+def test_no_knee_falls_back_to_the_mean() -> None:
+    assert threshold(np.full(50, 0.7), np.array([0.2, 0.4])) == (pytest.approx(0.3), None)
+
+
+CFG = FiltrationConfig(
+    per_condition=20,
+    batch_size=16,
+    rounds=2,
+    augmentations=2,
+    t_ent=5.0,
+    bandwidths=[1.0],
+    threshold=None,
+    shot_copies=3,
+    drop_unmatched=False,
+)
+
+
+def parts() -> tuple[Generator, torch.nn.Module, torch.Tensor, int]:
+    torch.manual_seed(3)
+    model = small_net()
+    generator = Generator(5, (1, 28, 28), 4, 8).eval()
+    for p in generator.parameters():
+        p.data.mul_(4)
+    z, y = torch.randn(30, 8), torch.arange(30) % 5
+    images = generator(z, y).detach()
+    target = int(model(images).argmax(-1).mode().values)
+    shots = images[model(images).argmax(-1) == target][:3]
+    return generator, model, shots, target
+
+
+@pytest.mark.parametrize("number", [3, 1])
+def test_filtrate_splits_and_refines(number: int) -> None:
+    generator, model, shots, target = parts()
+    shots = shots[:number]
+    head = head_of(model, shots)
+    cfg = FiltrationConfig(**{**vars(CFG), "threshold": 0.8})
+    proxy = filtrate(cfg, generator, model, shots, target, Augment(2), 0, head)
+    assert proxy.images.dtype == torch.uint8
+    again = model(proxy.images.float() / 255).softmax(-1)
+    torch.testing.assert_close(again, proxy.probabilities, atol=1e-5, rtol=1e-4)
+    assert (proxy.probabilities[proxy.target_like].argmax(-1) == target).all()
+    assert (proxy.distances[proxy.target_like] < 0.8).all()
+    assert (proxy.target_like ^ proxy.retained).all()
+    assert len(proxy.within) == (3 if number == 3 else 4)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_refinement_keeps_only_sure_and_consistent_samples() -> None:
+    from unlearn.filtration.filtrate import Filter, entropy
+    from unlearn.models.probe import Probe
+    from unlearn.stage import seeded
+
+    generator, model, shots, _ = parts()
+    cfg = FiltrationConfig(**{**vars(CFG), "t_ent": 0.9})
+    with Probe(model, head_of(model, shots)) as probe, torch.no_grad():
+        module = Filter(cfg, generator, probe, Augment(2), seeded(0))
+        z, y = torch.randn(40, 8), torch.arange(40) % 5
+        images, p, _, ok = module.predict_step((z, y))
+        rng = seeded(0)
+        x = images.float() / 255
+        expected = entropy(p) < 0.9
+        for _ in range(2):
+            q = model(Augment(2)(x, rng)).softmax(-1)
+            expected &= (entropy(q) < 0.9) & (q.argmax(-1) == p.argmax(-1))
+    assert torch.equal(ok, expected)
+    assert 0 < int(ok.sum()) < 40
+
+
+@pytest.mark.parametrize(("t_f", "word"), [(0.0, "none"), (9.0, "all")])
+def test_nothing_or_everything_is_an_error_that_keeps_the_samples(t_f: float, word: str) -> None:
+    generator, model, shots, target = parts()
+    model[-1].bias.data[target] += 100.0
+    cfg = FiltrationConfig(**{**vars(CFG), "threshold": t_f})
+    head = head_of(model, shots)
+    with pytest.raises(NotSeparable, match=rf"{word} of .*filtration.threshold") as caught:
+        filtrate(cfg, generator, model, shots, target, Augment(2), 0, head)
+    assert caught.value.proxy is not None
+
+
+def test_nothing_refined_is_an_error() -> None:
+    generator, model, shots, target = parts()
+    cfg = FiltrationConfig(**{**vars(CFG), "t_ent": 1e-9})
+    with pytest.raises(NotSeparable, match=r"filtration\.t_ent"):
+        filtrate(cfg, generator, model, shots, target, Augment(2), 0, head_of(model, shots))
