@@ -15,17 +15,17 @@ SHARED = Path(os.environ.get("UNLEARN_DATA", Path(__file__).parents[2] / "shared
 # A whole run in a few seconds: every part works, nothing is learnt well.
 TINY = [
     "scale=demo",
-    "per_class=60",
     "model.width=4",
-    "training.epochs=2",
-    "inversion.steps=6",
+    "training.epochs=1",
+    "inversion.steps=25",
+    "inversion.lr=0.02",
     "inversion.batch_size=24",
     "inversion.width=2",
-    "inversion.grid_every=3",
+    "inversion.grid_every=10",
     "filtration.per_condition=12",
     "filtration.rounds=2",
     "filtration.t_ent=3",
-    "filtration.threshold=0.9",
+    "filtration.threshold=5",
     "relearning.epochs=2",
     "shot=5img",
 ]
@@ -79,3 +79,18 @@ def full_mnist() -> Path:
     if not (SHARED / "MNIST" / "raw").is_dir():
         pytest.skip("full MNIST is not at hand (UNLEARN_DATA names a folder that holds it)")
     return SHARED
+
+
+def make_folder(root: Path, classes: str = "abc", number: int = 8, size: int = 16) -> Path:
+    """An image folder of plain coloured pictures: train/ and test/, a class each letter."""
+    from PIL import Image
+
+    torch.manual_seed(0)
+    for split in ("train", "test"):
+        for c, name in enumerate(classes):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(number):
+                pixels = torch.randint(0, 60, (size, size, 3)) + torch.eye(3)[c % 3].long() * 180
+                Image.fromarray(pixels.to(torch.uint8).numpy()).save(folder / f"{i}.png")
+    return root

@@ -18,13 +18,13 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from unlearn.errors import UserError, choices, did_you_mean
-from unlearn.settings import CONF, KNOBS, check, register, resolve, typed
+from unlearn.errors import UserError, choices
+from unlearn.settings import CONF, KNOBS, Config, check, register, resolve, typed, unknown_key
 
 BAD_INPUT = 2
 WRONG_TYPE = re.compile(
@@ -36,6 +36,8 @@ WRONG_TYPE = re.compile(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 2 for bad input, 1 for anything else."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # argparse takes no options between the overrides.
+    arguments.sort(key=lambda a: a not in ("-m", "--multirun"))
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr, force=True)
     for noisy in ("hydra", "filelock", "matplotlib", "PIL", "wandb", "git"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -55,29 +57,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def launch(arguments: list[str]) -> int:
-    """Hand over to Hydra, which calls ``task`` once per job."""
+    """Hand over to Hydra, once per job; a job that fails for bad input fails alone."""
     register()
+    failed: list[UserError] = []
+
+    def job(composed: DictConfig) -> dict[str, Any] | None:
+        try:
+            return task(typed(composed))
+        except UserError as error:
+            failed.append(error)
+            print(f"error: {error}", file=sys.stderr)
+            return None
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here instead of being printed
     before = sys.argv
     sys.argv = ["run.py", *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     finally:
         sys.argv = before
-    return 0
+    return BAD_INPUT if failed else 0
 
 
-def task(composed: DictConfig) -> dict[str, Any]:
+def task(cfg: Config) -> dict[str, Any]:
     """One job: compute, print the table and, last, where the metrics are."""
     from unlearn.pipeline import run
 
-    cfg = typed(composed)
-    try:
-        metrics = run(cfg)
-    except UserError as error:
-        name = f"{cfg.scenario.name} {cfg.intention.name} shot={cfg.shot} seed={cfg.seed}"
-        logging.getLogger(__name__).error("%s failed", name)
-        raise error
+    metrics = run(cfg)
     Console().print(table_of(metrics))
     print(metrics["path"], flush=True)
     return dict(metrics["metrics"])
@@ -129,10 +135,9 @@ def translated(error: Exception, overrides: Sequence[str]) -> UserError:
     if group and group[1] != "special":
         names = sorted(p.stem for p in (CONF / group[1]).glob("*.yaml"))
         return choices(group[1].replace("/", "."), group[2], names)
-    missing = re.search(r"Missing mandatory value: ([\w.]+)", full)
-    if missing:
-        return UserError(missing[1], f"needs a value: {missing[1]}=...")
     key = re.search(r"full_key: (\S+)", full)
+    if key and "missing mandatory value" in full:
+        return UserError(key[1], f"needs a value: {key[1]}=...")
     kind = WRONG_TYPE.search(full)
     if kind and key:
         return UserError(key[1], f"{kind[1]!r} is not of type {plain_type(kind[2])}")
@@ -141,7 +146,7 @@ def translated(error: Exception, overrides: Sequence[str]) -> UserError:
     )
     if absent:
         name = key[1] if key else absent[1]
-        return unknown_key(name)
+        return unknown_key(name, neighbours(name))
     override = next((o for o in overrides if o in text), None)
     first = " ".join(text.split())[:300]
     return UserError(override.split("=")[0] if override else "configuration", first)
@@ -153,35 +158,14 @@ def plain_type(hint: str) -> str:
     return words.get(hint.strip(), hint.strip())
 
 
-def unknown_key(name: str) -> UserError:
-    """For a key that does not exist: its neighbours."""
-    cfg = OmegaConf.structured(resolve([]))
-    keys = [str(k) for k in _leaves(OmegaConf.to_container(cfg))]
-    parent = name.rpartition(".")[0]
-    siblings = sorted(
-        {
-            k.removeprefix(f"{parent}." if parent else "").split(".")[0]
-            for k in keys
-            if k.startswith(f"{parent}." if parent else "")
-        }
-    )
-    if not siblings:
-        siblings = sorted({k.split(".")[0] for k in keys})
-        parent = ""
-    where = f"{parent} has" if parent else "there are"
-    return UserError(
-        name, f"no such setting{did_you_mean(name, keys)}; {where} {', '.join(siblings)}"
-    )
-
-
-def _leaves(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return [prefix]
-    return [
-        leaf
-        for key, value in node.items()
-        for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    ]
+def neighbours(name: str) -> list[str]:
+    """The keys beside ``name``, or the top ones where its parent does not exist."""
+    node: Any = resolve([])
+    for part in name.split(".")[:-1]:
+        if not hasattr(node, part):
+            return sorted(vars(resolve([])))
+        node = getattr(node, part)
+    return sorted(vars(node))
 
 
 def usage() -> str:

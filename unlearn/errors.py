@@ -10,7 +10,8 @@ class UserError(Exception):
     """Something the caller can put right. ``key`` is the setting that is to blame."""
 
     def __init__(self, key: str, message: str) -> None:
-        super().__init__(f"{key}: {message}")
+        # One line whatever a library put into it.
+        super().__init__(f"{key}: {' '.join(message.split())}")
         self.key = key
 
 

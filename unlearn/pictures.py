@@ -125,9 +125,17 @@ def draw_knee(proxy: Proxy) -> Figure:
     return figure
 
 
-def draw_overview(
-    shots: Tensor, generator: Generator, proxy: Proxy, test: Tensor, lines: list[str]
-) -> Figure:
+def draw_shots(shots: Tensor, most: int = 3 * PER_ROW) -> Figure:
+    """The given images (k, C, H, W), at most so many of them."""
+    figure = Figure(figsize=(5, 2), dpi=120)
+    axes = figure.subplots()
+    axes.imshow(pixels(shots[:most], min(PER_ROW, len(shots))), interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(f"{len(shots)} given images of $D_e$", fontsize=8)
+    return figure
+
+
+def draw_overview(shots: Tensor, proxy: Proxy, test: Tensor, before: str, after: str) -> Figure:
     """Before, proxy, after: the shots, generated samples, test images with both answers."""
     figure = Figure(figsize=(9, 3.4), dpi=120)
     left, middle, right = figure.subplots(1, 3)
@@ -136,13 +144,16 @@ def draw_overview(
     left.set_title(f"given: {len(shots)} images of $D_e$", fontsize=8)
     retained = proxy.retained.nonzero()[:, 0]
     pick = retained[torch.linspace(0, len(retained) - 1, some * 4).long()]
-    like = proxy.target_like.nonzero()[: some * 2, 0]
+    like = proxy.target_like.nonzero()[:, 0]
+    like = like[torch.linspace(0, len(like) - 1, some * 2).long()]
     rows = torch.cat([pick, like])
     shown = framed(proxy.images[rows].float() / 255, proxy.target_like[rows])
     middle.imshow(pixels(shown, some), interpolation="nearest")
     middle.set_title("proxy from the model alone\nred: like the given", fontsize=8)
     right.imshow(pixels(test[: some * some].float() / 255, some), interpolation="nearest")
-    right.set_title("\n".join(lines), fontsize=8)
+    right.set_title(
+        f"test images like $D_e$, answered\nbefore: {before}\nafter: {after}", fontsize=8
+    )
     for axes in (left, middle, right):
         axes.set_axis_off()
     return figure

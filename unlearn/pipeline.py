@@ -148,10 +148,7 @@ def _run(
             "no GPU: the paper's scale takes about %s here; scale=demo takes minutes",
             in_words(expected),
         )
-    picture = pictures.draw_grid(
-        shots.images[: pictures.PER_ROW], ["given"], "D_e", min(12, len(shots.images))
-    )
-    pictures.save(picture, folder / "pictures" / "shots.png")
+    pictures.save(pictures.draw_shots(shots.images), folder / "pictures" / "shots.png")
     with tracker(cfg, folder) as logger:
         original, remark = get_original(cfg, store, task, device, logger)
         before = accuracies(original, task)
@@ -259,17 +256,14 @@ def draw(folder: Path, task: Task, shots: Shots, original: nn.Module, result: Re
     """The run's pictures: samples, filtration, knee, overview."""
     chosen = task.test_forget.nonzero()[:36, 0]
     test = task.test.x[chosen]
-    lines = [
-        f"test images like $D_e$, answered {when}: {answers(predict(model, test), task.classes)}"
-        for when, model in (("before", original), ("after", result.model))
-    ]
+    before, after = (
+        answers(predict(model, test), task.classes) for model in (original, result.model)
+    )
     figures: dict[str, Callable[[], Any]] = {
         "samples": lambda: pictures.draw_samples(result.generator, task.classes, "generator"),
         "filtration": lambda: pictures.draw_filtration(result.proxy, task.classes),
         "knee": lambda: pictures.draw_knee(result.proxy),
-        "overview": lambda: pictures.draw_overview(
-            shots.images, result.generator, result.proxy, test, lines
-        ),
+        "overview": lambda: pictures.draw_overview(shots.images, result.proxy, test, before, after),
     }
     for name, figure in figures.items():
         pictures.save(figure(), folder / f"{name}.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from omegaconf import MISSING, OmegaConf
 
 from unlearn.augment import Augment
 from unlearn.data import SOURCES
-from unlearn.errors import UserError, choices
+from unlearn.errors import UserError, choices, did_you_mean
 from unlearn.filtration import FiltrationConfig
 from unlearn.inversion import InversionConfig
 from unlearn.models import MODELS, ModelConfig
@@ -76,6 +76,7 @@ def resolve(overrides: Sequence[str]) -> Config:
 
 def typed(composed: Any) -> Config:
     """A composed configuration as dataclasses, every interpolation resolved."""
+    _refuse_strangers(composed, "")
     OmegaConf.resolve(composed)
     return cast(Config, OmegaConf.to_object(composed))
 
@@ -101,6 +102,27 @@ def intention_named(name: str, scale: str) -> Intention:
     if name not in INTENTIONS:
         raise choices("intention", name, INTENTIONS.list())
     return resolve([f"scale={scale}", f"intention={name}"]).intention
+
+
+def _refuse_strangers(node: Any, path: str) -> None:
+    """Raise for keys that the schema lacks; Hydra's ``+key=value`` lets them in."""
+    schema = OmegaConf.get_type(node)
+    if not is_dataclass(schema):
+        return
+    known = [f.name for f in fields(schema)]
+    for key in node:
+        if key not in known:
+            raise unknown_key(f"{path}{key}", known)
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            _refuse_strangers(node[key], f"{path}{key}.")
+
+
+def unknown_key(name: str, known: Sequence[str]) -> UserError:
+    """For a key that does not exist: the nearest one and all its neighbours."""
+    leaf = name.rpartition(".")[2]
+    return UserError(
+        name, f"no such setting{did_you_mean(leaf, known)}; there are {', '.join(known)}"
+    )
 
 
 KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {

@@ -12,8 +12,8 @@ from omegaconf import MISSING
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
+import unlearn.inversion.losses as L
 from unlearn.augment import Augment
-from unlearn.inversion import losses as L
 from unlearn.inversion.generator import Generator
 from unlearn.models.probe import (
     Probe,

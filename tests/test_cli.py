@@ -1,0 +1,319 @@
+"""The command line: what it writes, what it refuses, how it goes on after a kill."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.conftest import TINY, make_folder
+
+Run = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).parents[1]
+
+
+def metrics_of(out: str) -> dict:
+    return json.loads(Path(out.strip().splitlines()[-1]).read_text())
+
+
+def test_a_run_writes_what_it_promises(cli: Run, tmp_path: Path) -> None:
+    status, out, err = cli(*TINY, "intention=cor", "shot=0.3", "seed=1")
+    assert status == 0, err
+    metrics = metrics_of(out)
+    assert {
+        k: metrics[k] for k in ("scenario", "method", "intention", "shot", "shots", "seed")
+    } == {
+        "scenario": "7noisymnist",
+        "method": "ours",
+        "intention": "cor",
+        "shot": 0.3,
+        "shots": 14,
+        "seed": 1,
+    }
+    assert metrics["scale"] == "demo"
+    assert set(metrics["metrics"]) == {"D_r", "D_e", "original_D_r", "original_D_e"}
+    assert all(0 <= v <= 1 for v in metrics["metrics"].values())
+    stages = {"training", "inversion", "filtration", "relearning", "evaluation"}
+    assert set(metrics["seconds"]) == stages
+    assert metrics["hardware"].startswith("CPU")
+    assert metrics["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert "before" in out
+    assert "after" in out
+    folder = Path(out.strip().splitlines()[-1]).parent
+    assert metrics["config_hash"] in folder.name
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["inversion"]["steps"] == 25
+    assert config["seed"] == 1
+    assert load_file(folder / "unlearned.safetensors")
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert {r["stage"] for r in rows} == {"training", "inversion", "relearning"}
+    for name in ("samples", "samples-000010", "filtration", "knee", "overview", "shots"):
+        with Image.open(folder / "pictures" / f"{name}.png") as picture:
+            assert min(picture.size) > 100
+            assert len(picture.convert("L").getcolors(1 << 16)) > 5
+    assert not list(folder.rglob("*.partial"))
+    for stage in ("original", "inversion", "filtration", "relearning"):
+        assert len(list((tmp_path / "out" / "store" / stage).glob("*/entry.json"))) == 1
+
+
+def test_the_same_command_again_finds_the_result(cli: Run) -> None:
+    first = cli(*TINY)
+    path = Path(first[1].strip().splitlines()[-1])
+    stamp = path.stat().st_mtime_ns
+    status, out, err = cli(*TINY)
+    assert status == 0
+    assert "finished before" in err
+    assert path.stat().st_mtime_ns == stamp
+    assert out.strip().splitlines()[-1] == str(path)
+
+
+def test_the_same_command_gives_the_same_numbers(cli: Run, tmp_path: Path) -> None:
+    one = metrics_of(cli(*TINY)[1])
+    (tmp_path / "out").rename(tmp_path / "old")
+    two = metrics_of(cli(*TINY)[1])
+    assert one["metrics"] == two["metrics"]
+    assert one["threshold"] == two["threshold"]
+    states = [
+        load_file(next((tmp_path / d).glob("runs/*/*/*/unlearned.safetensors")))
+        for d in ("old", "out")
+    ]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+
+
+def test_runs_share_stages(cli: Run, tmp_path: Path) -> None:
+    status, out, err = cli("-m", *TINY, "intention=neg,std", "seed=0,1")
+    assert status == 0, err
+    assert len([line for line in out.splitlines() if line.endswith("metrics.json")]) == 4
+    store = tmp_path / "out" / "store"
+    count = {s.name: len(list(s.glob("*/entry.json"))) for s in store.iterdir()}
+    assert count == {"original": 1, "inversion": 2, "filtration": 2, "relearning": 4}
+
+
+def test_help_shows_the_knobs(cli: Run) -> None:
+    status, out, _ = cli("--help")
+    assert status == 0
+    for knob in ("scenario", "intention", "shot", "seed", "scale", "data_dir", "output_dir"):
+        line = next(x for x in out.splitlines() if x.strip().startswith(f"{knob} "))
+        assert ":" in line
+    assert "7noisymnist" in out
+    assert "cor, neg, std, unt" in out
+
+
+BAD = {
+    "scenario=7mnst": ["scenario", "7mnist", "7noisymnist"],
+    "intention=forget": ["intention", "cor, neg, std, unt"],
+    "scale=huge": ["scale", "demo, paper"],
+    "inversion.stesp=3": ["inversion.stesp", "inversion.steps"],
+    "shots=3": ["shots", "shot"],
+    "+foo=1": ["foo", "scenario"],
+    "inversion.steps=many": ["inversion.steps", "int"],
+    "inversion.steps=0": ["inversion.steps", "from 1"],
+    "inversion.weights.bn=-1": ["inversion.weights.bn", "from 0"],
+    "seed=0.5": ["seed", "int"],
+    "shot=0": ["shot", "(0, 1]"],
+    "shot=-1": ["shot", "(0, 1]"],
+    "shot=1.5": ["shot", "(0, 1]"],
+    "shot=0img": ["shot", "24img"],
+    "shot=9999img": ["shot", "45"],
+    "scenario=7mnist intention=cor": ["intention", "7noisymnist", "neg, std, unt"],
+    "scenario=class_mnist scenario.digit=10": ["scenario.digit", "0 to 9"],
+    "scenario=class_mnist scenario.digit=-1": ["scenario.digit", "0 to 9"],
+    "scenario=class_folder": ["scenario.class_name"],
+    "model=vgg": ["model", "preact_resnet18, small_cnn"],
+    "data=imagenet": ["data", "cifar10, folder, mnist, mnist5k"],
+    "device=tpu7": ["device", "auto, cpu, cuda"],
+    "relearning.batchnorm=off": ["relearning.batchnorm", "train, frozen"],
+    "intention.form=maybe": ["intention.form", "ascent, complementary, second"],
+    "model.checkpoint=nowhere.pt": ["model.checkpoint", "nowhere.pt"],
+    "data=mnist data_dir=nowhere": ["data_dir", "UNLEARN_DATA", "mnist5k"],
+    "scenario=truck_cifar10 data_dir=nowhere": ["data_dir", "UNLEARN_DATA"],
+    "shot": ["shot"],
+    "-m intention=neg,cor scenario=7mnist": ["intention", "7noisymnist"],
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    cli: Run, tmp_path: Path, arguments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("offline")
+
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    status, out, err = cli("scale=demo", *arguments.split())
+    assert status == 2
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert err.strip().splitlines()[-1] == lines[0]
+    assert "Traceback" not in err
+    for word in BAD[arguments]:
+        assert word in lines[0]
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_output_dir(cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file is in the way")
+    status, _, err = cli(*TINY)
+    assert status == 2
+    assert err.strip().splitlines()[-1].startswith("error: output_dir: ")
+
+
+FOLDER = [x for x in TINY if x != "shot=5img"] + [
+    "scenario=class_folder",
+    "scenario.class_name=b",
+    "shot=0.5",
+    "training.epochs=25",
+]
+
+
+def test_ones_own_folder(cli: Run, tmp_path: Path) -> None:
+    make_folder(tmp_path / "mine")
+    status, out, err = cli(*FOLDER, f"data_dir={tmp_path / 'mine'}")
+    assert status == 0, err
+    metrics = metrics_of(out)
+    assert metrics["shots"] == 4
+    assert metrics["data"] == "folder"
+    Image.new("RGB", (16, 16)).save(tmp_path / "mine" / "train" / "b" / "more.png")
+    again = metrics_of(cli(*FOLDER, f"data_dir={tmp_path / 'mine'}")[1])
+    assert again["config_hash"] != metrics["config_hash"]
+
+
+@pytest.mark.parametrize("damage", ["unreadable", "cut", "one class", "no test", "other classes"])
+def test_a_folder_that_cannot_be_used(cli: Run, tmp_path: Path, damage: str) -> None:
+    root = make_folder(tmp_path / "mine", classes="b" if damage == "one class" else "ab")
+    bad = root / "train" / "b" / "3.png"
+    word = {"one class": "one class", "no test": "test", "other classes": "different"}.get(damage)
+    if damage == "unreadable":
+        bad.write_text("no picture")
+    elif damage == "cut":
+        bad.write_bytes(bad.read_bytes()[:60])
+    elif damage == "no test":
+        (root / "test").rename(tmp_path / "elsewhere")
+    elif damage == "other classes":
+        (root / "test" / "b").rename(root / "test" / "c")
+    status, _, err = cli(*FOLDER, f"data_dir={root}")
+    assert status == 2
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: data_dir: ")
+    assert (word or str(bad)) in last
+    assert not (tmp_path / "out").exists()
+    status, _, err = cli(*FOLDER, f"data_dir={root}", "scenario.class_name=zebra")
+    assert status == 2
+
+
+def test_nan_names_stage_and_step_and_keeps_what_was_finished(cli: Run, tmp_path: Path) -> None:
+    status, _, err = cli(*TINY, "relearning.lr=1e38")
+    assert status == 2
+    assert "error: relearning: " in err.strip().splitlines()[-1]
+    assert "step" in err.strip().splitlines()[-1]
+    assert list((tmp_path / "out" / "store" / "filtration").glob("*/entry.json"))
+    assert not list((tmp_path / "out").rglob("metrics.json"))
+    assert cli(*TINY, "training.lr=1e38")[0] == 2
+
+
+def test_nothing_target_like_keeps_the_pictures(cli: Run, tmp_path: Path) -> None:
+    status, _, err = cli(*TINY, "filtration.threshold=0")
+    assert status == 2
+    last = err.strip().splitlines()[-1]
+    assert "filtration.threshold" in last
+    assert "knee plot" in last
+    assert {p.name for p in (tmp_path / "out").rglob("*.png")} >= {"filtration.png", "knee.png"}
+
+
+def test_ones_own_checkpoint(cli: Run, tmp_path: Path) -> None:
+    first = cli(*TINY)[1]
+    path = Path(first.strip().splitlines()[-1]).parent / "unlearned.safetensors"
+    status, out, err = cli(*TINY, f"model.checkpoint={path}")
+    assert status == 0, err
+    ours, before = metrics_of(first)["metrics"], metrics_of(out)["metrics"]
+    assert before["original_D_r"] == ours["D_r"]
+    assert before["original_D_e"] == ours["D_e"]
+
+
+PAPER = ["training.lr=0.1", "training.batch_size=32", "filtration.augmentations=1"]
+
+
+def test_paper_scale_on_a_cpu_says_how_long_it_takes(cli: Run) -> None:
+    tiny = [x for x in TINY if x != "scale=demo"]
+    status, _, err = cli(*tiny, "data=mnist5k", *PAPER)
+    assert status == 0, err
+    line = next(x for x in err.splitlines() if "no GPU" in x)
+    assert "scale=demo" in line
+
+
+def test_wandb_offline(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    status, _, err = cli(*TINY, "logger=wandb")
+    assert status == 0, err
+    assert list((tmp_path / "out").rglob("offline-run-*/*.wandb"))
+
+
+def command(out: Path, *extra: str) -> list[str]:
+    return [sys.executable, str(ROOT / "run.py"), *TINY, *extra, f"output_dir={out}"]
+
+
+@pytest.mark.parametrize("stage", ["original", "inversion", "filtration", "relearning"])
+def test_killed_at_a_stage_it_goes_on_to_the_same_numbers(
+    tmp_path: Path, cli: Run, stage: str
+) -> None:
+    status, out, err = cli(*TINY)
+    assert status == 0, err
+    wanted = metrics_of(out)
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(killed),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(f"{stage}: computing"):
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait(60)
+    process.stderr.close()
+    assert process.returncode == -signal.SIGKILL
+    assert not list(killed.rglob("metrics.json"))
+    from unlearn.cli import main
+
+    assert main([*TINY, f"output_dir={killed}"]) == 0
+    found = json.loads(next(killed.rglob("metrics.json")).read_text())
+    assert found["metrics"] == wanted["metrics"]
+    assert found["config_hash"] == wanted["config_hash"]
+    for kept in ("original", "inversion", "filtration", "relearning"):
+        names = [
+            [p.name for p in (d / "store" / kept).iterdir() if p.is_dir()]
+            for d in (killed, tmp_path / "out")
+        ]
+        assert names[0] == names[1]
+
+
+def test_two_commands_side_by_side_share_one_run(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            command(tmp_path / "o"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    texts = [p.communicate(timeout=200) for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], texts
+    paths = {out.strip().splitlines()[-1] for out, _ in texts}
+    assert len(paths) == 1
+    computed = sum(err.count("inversion: computing") for _, err in texts)
+    assert computed == 1

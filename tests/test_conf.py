@@ -1,0 +1,118 @@
+"""Every YAML of conf/ composes and runs a few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from tests.conftest import SHARED, TINY
+from tests.test_cli import PAPER
+from unlearn.relearning import INTENTIONS
+from unlearn.scenarios import SCENARIOS
+from unlearn.settings import CONF, RANGES, check, resolve
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def names(group: str) -> list[str]:
+    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+
+
+def test_every_registered_name_has_its_yaml() -> None:
+    assert names("scenario") == SCENARIOS.list()
+    assert names("intention") == INTENTIONS.list()
+
+
+@pytest.mark.parametrize("scale", names("scale"))
+@pytest.mark.parametrize("scenario", names("scenario"))
+@pytest.mark.parametrize("intention", names("intention"))
+def test_every_combination_composes(scale: str, scenario: str, intention: str) -> None:
+    extra = ["scenario.class_name=x"] if scenario == "class_folder" else []
+    cfg = resolve([f"scale={scale}", f"scenario={scenario}", f"intention={intention}", *extra])
+    assert (cfg.scale, cfg.scenario.name, cfg.intention.name) == (scale, scenario, intention)
+    if intention != "cor" or scenario == "7noisymnist":
+        check(cfg)
+
+
+def test_the_paper_scale_is_the_papers() -> None:
+    cfg = resolve(["scenario=7mnist", "intention=neg", "shot=0.03"])
+    assert (cfg.model.name, cfg.model.width, cfg.model.norm) == ("preact_resnet18", 64, "batch")
+    assert (cfg.training.epochs, cfg.training.lr, cfg.training.batch_size) == (20, 0.01, 128)
+    assert (cfg.inversion.steps, cfg.inversion.batch_size) == (7000, 256)
+    assert cfg.filtration.per_condition * 11 == 5500
+    assert (cfg.relearning.epochs, cfg.relearning.lr) == (10, 1e-3)
+    assert cfg.relearning.batchnorm == "train"
+    assert cfg.inversion.squared
+    truck = resolve(["scenario=truck_cifar10"])
+    assert truck.augment.flip
+    assert truck.inversion.width == 64
+
+
+def test_every_ranged_key_exists_and_every_number_has_a_range() -> None:
+    tree = yaml.safe_load((CONF / "scale" / "paper.yaml").read_text())
+    for group in ("augment", "training", "inversion", "filtration", "relearning"):
+        for key, value in tree[group].items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and key not in ("seed", "emphasis"):
+                assert f"{group}.{key}" in RANGES, key
+    check(resolve([]))
+
+
+@pytest.mark.parametrize("intention", names("intention"))
+@pytest.mark.parametrize("scenario", ["7noisymnist", "7mnist", "class_mnist"])
+def test_every_scenario_and_intention_runs(cli: Run, scenario: str, intention: str) -> None:
+    if intention == "cor" and scenario != "7noisymnist":
+        pytest.skip("no correct label is known")
+    status, _, err = cli(*TINY, f"scenario={scenario}", f"intention={intention}")
+    assert status == 0, err
+
+
+@pytest.mark.parametrize("model", names("model"))
+@pytest.mark.parametrize("norm", ["layer", "instance"])
+def test_every_model_runs_without_batchnorm(cli: Run, model: str, norm: str) -> None:
+    status, _, err = cli(*TINY, f"model={model}", "model.width=4", f"model.norm={norm}")
+    assert status == 0, err
+
+
+CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+@pytest.mark.parametrize("scenario", ["truck_cifar10", "class_cifar10"])
+def test_cifar10_as_a_folder_runs(cli: Run, tmp_path: Path, scenario: str) -> None:
+    from tests.conftest import make_folder
+
+    root = make_folder(tmp_path / "cifar", classes="0123456789", number=6, size=32)
+    for split in ("train", "test"):
+        for i, name in enumerate(CIFAR):
+            (root / split / str(i)).rename(root / split / name)
+    status, _, err = cli(*TINY, f"scenario={scenario}", "data=folder", f"data_dir={root}")
+    assert status == 0, err
+
+
+def test_full_mnist_runs_at_paper_scale_with_a_few_steps(cli: Run, full_mnist: Path) -> None:
+    tiny = [x for x in TINY if x != "scale=demo"]
+    status, _out, err = cli(
+        *tiny, "per_class=300", *PAPER, f"data_dir={full_mnist}", "scenario=7mnist"
+    )
+    assert status == 0, err
+
+
+def test_full_cifar10_from_jpeg(cli: Run, tmp_path: Path) -> None:
+    archive = SHARED / "cifar10-jpeg.tar.xz"
+    if not archive.is_file():
+        pytest.skip("the JPEG copy of CIFAR-10 is not at hand")
+    import tarfile
+
+    with tarfile.open(archive) as tar:
+        members = [m for m in tar if m.isfile() and int(Path(m.name).stem) < 30]
+        tar.extractall(tmp_path / "cifar", members, filter="data")
+    with Image.open(next((tmp_path / "cifar").rglob("*.jpg"))) as image:
+        assert image.size == (32, 32)
+    status, _, err = cli(
+        *TINY, "scenario=truck_cifar10", "data=folder", f"data_dir={tmp_path / 'cifar'}"
+    )
+    assert status == 0, err

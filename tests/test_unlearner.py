@@ -1,0 +1,306 @@
+"""The library call: any classifier, left untouched; no way to training data."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+
+import unlearn
+from tests.conftest import small_net
+from unlearn import TrainingDiverged, UserError, forget, settings
+from unlearn.augment import Augment
+from unlearn.unlearner import Settings, few_shot_unlearn
+
+PACKAGE = Path(unlearn.__file__).parent
+
+
+def tiny(**inversion: object) -> Settings:
+    loaded = settings(
+        "demo",
+        "inversion.steps=40",
+        "inversion.batch_size=20",
+        "inversion.width=4",
+        "inversion.lr=0.02",
+        "augment.padding=0",
+        "filtration.per_condition=10",
+        "filtration.rounds=2",
+        "filtration.t_ent=3",
+        "filtration.threshold=5",
+        "relearning.epochs=1",
+        "relearning.batch_size=16",
+    )
+    return replace(loaded, inversion=replace(loaded.inversion, **inversion))  # type: ignore[arg-type]
+
+
+def quadrants(number: int, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Dark noise with one bright quadrant, which is the label in [0, 4)."""
+    images = torch.rand(number, *shape) * 0.3
+    y = torch.arange(number) % 4
+    h, w = shape[1] // 2, shape[2] // 2
+    for i, c in enumerate(y.tolist()):
+        top, left = h * (c // 2), w * (c % 2)
+        images[i, :, top : top + h, left : left + w] += 0.7
+    return images, y
+
+
+def taught(model: nn.Module, *shape: int) -> nn.Module:
+    """The model trained to name the bright quadrant."""
+    torch.manual_seed(2)
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(60):
+        x, y = quadrants(32, *shape)
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def shots_of(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Six images whose first quadrant is bright, labelled 0."""
+    torch.manual_seed(1)
+    images, y = quadrants(24, *shape)
+    return images[y == 0], y[y == 0]
+
+
+def snapshot(model: nn.Module) -> dict[str, object]:
+    return {
+        "state": copy.deepcopy(model.state_dict()),
+        "modes": [m.training for m in model.modules()],
+        "grads": [p.requires_grad for p in model.parameters()],
+        "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
+    }
+
+
+CASES = {
+    "gray": (lambda: small_net(), (1, 28, 28)),
+    "colour": (lambda: small_net(3), (3, 32, 32)),
+    "no BatchNorm": (lambda: small_net(norm=False), (1, 28, 28)),
+    "torchvision ResNet": (lambda: resnet18(num_classes=5), (3, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("intention", ["std", "unt", "neg", "cor"])
+def test_forget_takes_any_classifier_and_leaves_it_untouched(case: str, intention: str) -> None:
+    make, shape = CASES[case]
+    if case == "torchvision ResNet" and intention in ("std", "unt"):
+        pytest.skip("two intentions are enough for the slow network")
+    model = taught(make(), *shape)
+    model[0].register_forward_hook(lambda *_: None) if isinstance(model, nn.Sequential) else None
+    next(model.parameters()).requires_grad_(False)
+    model.train()
+    next(model.children()).eval()
+    shots, labels = shots_of(*shape)
+    before, state = snapshot(model), torch.get_rng_state()
+    correct = (labels + 1) % 4 if intention == "cor" else None
+    result = forget(model, shots, labels, intention, correct, settings=tiny())
+    after = snapshot(model)
+    torch.testing.assert_close(after.pop("state"), before.pop("state"), rtol=0, atol=0)
+    assert after == before
+    assert torch.equal(torch.get_rng_state(), state)
+    assert type(result.model) is type(model)
+    assert result.model is not model
+    changed = [
+        not torch.equal(a, b)
+        for a, b in zip(result.model.parameters(), model.parameters(), strict=True)
+    ]
+    assert any(changed)
+    assert result.model(shots).shape == model(shots).shape
+    assert result.proxy.images.shape[1:] == shape
+    assert result.proxy.target_like.any()
+    assert not any(m._forward_pre_hooks for m in result.model.modules())
+    assert set(result.history) == {"inversion", "relearning"}
+
+
+def test_same_seed_same_numbers() -> None:
+    model = taught(small_net(), 1, 28, 28)
+    shots, labels = shots_of(1, 28, 28)
+    one, two, other = (
+        forget(model, shots, labels, "neg", settings=tiny(), seed=s) for s in (0, 0, 1)
+    )
+    torch.testing.assert_close(one.model.state_dict(), two.model.state_dict(), rtol=0, atol=0)
+    assert one.history == two.history
+    assert one.history != other.history
+
+
+def test_a_model_that_wants_normalised_images() -> None:
+    inner = taught(small_net(), 1, 28, 28)
+    shots, labels = shots_of(1, 28, 28)
+
+    class Unscaled(nn.Module):
+        """The same network on images scaled by (x - 0.2) / 0.5."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x * 0.5 + 0.2)
+
+    result = forget(Unscaled(), shots, labels, settings=tiny(), normalize=([0.2], [0.5]))
+    plain = forget(inner, shots, labels, settings=tiny())
+    assert isinstance(result.model, Unscaled)
+    torch.testing.assert_close(
+        result.model.inner.state_dict(), plain.model.state_dict(), rtol=1e-2, atol=1e-3
+    )
+
+
+def test_a_named_penultimate_layer() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 4, 14), nn.Flatten(), nn.BatchNorm1d(4)
+    )
+    net = taught(net, 1, 28, 28)
+    shots, labels = shots_of(1, 28, 28)
+    with pytest.raises(UserError, match="penultimate"):
+        forget(net, shots, labels, settings=tiny())
+    result = forget(net, shots, labels, settings=tiny(), penultimate="1")
+    assert result.proxy.target_like.any()
+
+
+def test_the_store_resumes_and_gives_the_same(tmp_path: Path) -> None:
+    model = taught(small_net(), 1, 28, 28)
+    shots, labels = shots_of(1, 28, 28)
+    runs = [forget(model, shots, labels, settings=tiny(), store=tmp_path) for _ in range(2)]
+    plain = forget(model, shots, labels, settings=tiny())
+    for other in (runs[1], plain):
+        torch.testing.assert_close(
+            runs[0].model.state_dict(), other.model.state_dict(), rtol=0, atol=0
+        )
+        assert runs[0].history == other.history
+    assert runs[0].seconds == runs[1].seconds
+    assert len(list(tmp_path.glob("*/*/tensors.safetensors"))) == 3
+    forget(model, shots, labels, "std", settings=tiny(), store=tmp_path)
+    assert len(list(tmp_path.glob("inversion/*/tensors.safetensors"))) == 1
+    assert len(list(tmp_path.glob("relearning/*/tensors.safetensors"))) == 2
+
+
+def test_wrong_arguments() -> None:
+    model = small_net()
+    x, y = torch.rand(3, 1, 28, 28), torch.tensor([1, 1, 1])
+    for arguments, key in (
+        ((x[0], y), "shots"),
+        ((x[:, :, :27], y), "shots"),
+        ((x * 2, y), "shots"),
+        ((x.to(torch.uint8), y), "shots"),
+        ((x, y[:2]), "labels"),
+        ((x, torch.tensor([1, 2, 1])), "labels"),
+        ((x, y + 9), "labels"),
+        ((x, y, "neg", y + 9), "correct_labels"),
+        ((x, y, "cor"), "correct_labels"),
+        ((x, y, "cor", y), "correct_labels"),
+        ((x, y, "forgive"), "intention"),
+    ):
+        with pytest.raises(UserError, match=rf"^{key}: "):
+            forget(model, *arguments, settings=tiny())
+    with pytest.raises(UserError, match=r"^model: "):
+        forget(nn.Sequential(nn.Flatten(), nn.Linear(784, 1)), x, y, settings=tiny())
+    with pytest.raises(UserError, match=r"^inversion\.lr: "):
+        settings("demo", "inversion.lr=-1")
+
+
+def test_nan_is_said_with_stage_and_step() -> None:
+    model = taught(small_net(), 1, 28, 28)
+    shots, labels = shots_of(1, 28, 28)
+    with pytest.raises(TrainingDiverged, match=r"^inversion: .* step \d+;") as caught:
+        forget(model, shots, labels, settings=tiny(lr=1e38))
+    assert caught.value.stage == "inversion"
+
+
+def test_losses_are_switched_off_by_weight() -> None:
+    model = taught(small_net(), 1, 28, 28)
+    shots, labels = shots_of(1, 28, 28)
+    chosen = tiny()
+    for name in ("aug", "tar", "bn", "div", "tv"):
+        weights = replace(chosen.inversion.weights, **{name: 0.0})
+        cfg = replace(chosen, inversion=replace(chosen.inversion, weights=weights))
+        row = forget(model, shots, labels, settings=cfg).history["inversion"][-1]
+        assert name not in row
+        assert {"ent", "aug", "tar", "bn", "div", "tv"} - {name} <= set(row)
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    return {m for m in imports(path) if m.startswith("unlearn.")}
+
+
+def file_of(module: str) -> Path | None:
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def reachable(module: str) -> set[str]:
+    seen: set[str] = set()
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        path = file_of(name)
+        if name not in seen and path is not None:
+            seen.add(name)
+            todo += ours(path)
+            if path.name == "__init__.py":  # its modules are imported by name at run time
+                todo += [f"{name}.{p.stem}" for p in path.parent.glob("*.py")]
+    return seen
+
+
+def test_the_unlearner_cannot_reach_training_data() -> None:
+    reached = reachable("unlearn.unlearner")
+    assert {"unlearn.inversion.invert", "unlearn.filtration.filtrate"} <= reached
+    assert {"unlearn.relearning.relearn", "unlearn.relearning.std"} <= reached
+    barred = ("unlearn.data", "unlearn.scenarios", "unlearn.training", "unlearn.pipeline")
+    assert not [m for m in reached if m.startswith(barred)]
+    outside = {i.split(".")[0] for m in reached if (path := file_of(m)) for i in imports(path)}
+    assert "torch" in outside
+    assert not outside & {"torchvision", "mlxtend", "PIL", "hydra"}
+    parameters = {
+        *inspect.signature(few_shot_unlearn).parameters,
+        *inspect.signature(forget).parameters,
+    }
+    assert not parameters & {"data", "dataset", "train", "loader", "task", "scenario"}
+
+
+def test_no_circular_imports() -> None:
+    graph = {
+        ".".join(["unlearn", *p.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        ): ours(p)
+        for p in PACKAGE.rglob("*.py")
+    }
+    graph = {m: {i for i in found if i in graph and i != m} for m, found in graph.items()}
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        for other in graph[module]:
+            visit(other, (*path, module))
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_augmentation_can_be_named() -> None:
+    model = taught(small_net(), 1, 28, 28)
+    shots, labels = shots_of(1, 28, 28)
+    plain, other = (
+        forget(model, shots, labels, settings=tiny(), augment=a) for a in (None, Augment(0, 0))
+    )
+    assert plain.history != other.history
