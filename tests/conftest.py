@@ -91,6 +91,7 @@ def make_folder(root: Path, classes: str = "abc", number: int = 8, size: int = 1
             folder = root / split / name
             folder.mkdir(parents=True)
             for i in range(number):
-                pixels = torch.randint(0, 60, (size, size, 3)) + torch.eye(3)[c % 3].long() * 180
+                colour = torch.tensor([c * 67, c * 131 + 90, c * 29 + 40]) % 190
+                pixels = torch.randint(0, 60, (size, size, 3)) + colour
                 Image.fromarray(pixels.to(torch.uint8).numpy()).save(folder / f"{i}.png")
     return root

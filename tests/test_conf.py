@@ -78,6 +78,7 @@ def test_every_model_runs_without_batchnorm(cli: Run, model: str, norm: str) -> 
     assert status == 0, err
 
 
+LONGER = ["data=folder", "training.epochs=30", "training.batch_size=32", "inversion.steps=60"]
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -89,7 +90,7 @@ def test_cifar10_as_a_folder_runs(cli: Run, tmp_path: Path, scenario: str) -> No
     for split in ("train", "test"):
         for i, name in enumerate(CIFAR):
             (root / split / str(i)).rename(root / split / name)
-    status, _, err = cli(*TINY, f"scenario={scenario}", "data=folder", f"data_dir={root}")
+    status, _, err = cli(*TINY, *LONGER, f"scenario={scenario}", f"data_dir={root}")
     assert status == 0, err
 
 
@@ -112,7 +113,6 @@ def test_full_cifar10_from_jpeg(cli: Run, tmp_path: Path) -> None:
         tar.extractall(tmp_path / "cifar", members, filter="data")
     with Image.open(next((tmp_path / "cifar").rglob("*.jpg"))) as image:
         assert image.size == (32, 32)
-    status, _, err = cli(
-        *TINY, "scenario=truck_cifar10", "data=folder", f"data_dir={tmp_path / 'cifar'}"
-    )
+    few = [*TINY, *LONGER, f"data_dir={tmp_path / 'cifar'}"]
+    status, _, err = cli(*few, "scenario=truck_cifar10")
     assert status == 0, err

@@ -119,10 +119,9 @@ def _refuse_strangers(node: Any, path: str) -> None:
 
 def unknown_key(name: str, known: Sequence[str]) -> UserError:
     """For a key that does not exist: the nearest one and all its neighbours."""
-    leaf = name.rpartition(".")[2]
-    return UserError(
-        name, f"no such setting{did_you_mean(leaf, known)}; there are {', '.join(known)}"
-    )
+    parent = name.rpartition(".")[0]
+    near = did_you_mean(name, [f"{parent}.{k}" if parent else k for k in known])
+    return UserError(name, f"no such setting{near}; there are {', '.join(known)}")
 
 
 KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
