@@ -18,6 +18,11 @@ def predict(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
     return torch.cat(parts)
 
 
+def answered(model: nn.Module, task: Task, label: int) -> float:
+    """Share of the test images like D_e that are given a label, in [0, 1]."""
+    return float((predict(model, task.test.x[task.test_forget]) == label).float().mean())
+
+
 def accuracies(model: nn.Module, task: Task) -> dict[str, float]:
     """Shares in [0, 1]: ``D_r``, right on the rest of the test set; ``D_e``, test images like D_e
     that are predicted as the label that counts (7 for crossed sevens in every scenario)."""

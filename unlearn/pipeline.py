@@ -25,7 +25,7 @@ from unlearn.checkpoint import checkpoint_identity, load_checkpoint
 from unlearn.data import SOURCES
 from unlearn.errors import UserError
 from unlearn.estimate import estimate_seconds
-from unlearn.evaluation import accuracies, predict
+from unlearn.evaluation import accuracies, answered, predict
 from unlearn.filtration import NotSeparable
 from unlearn.forget import forget
 from unlearn.models import build
@@ -199,6 +199,10 @@ def _run(
                 **after,
                 "original_D_r": before["D_r"],
                 "original_D_e": before["D_e"],
+            },
+            "still_target": {
+                "before": answered(original, task, task.target),
+                "after": answered(result.model, task, task.target),
             },
             "target_like": int(result.proxy.target_like.sum()),
             "samples": len(result.proxy.conditions),
