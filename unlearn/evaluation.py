@@ -20,7 +20,7 @@ def predict(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
 
 def answered(model: nn.Module, task: Task, label: int) -> float:
     """Share of the test images like D_e that are given a label, in [0, 1]."""
-    return float((predict(model, task.test.x[task.test_forget]) == label).float().mean())
+    return share(predict(model, task.test.x[task.test_forget]) == label)
 
 
 def accuracies(model: nn.Module, task: Task) -> dict[str, float]:
@@ -29,6 +29,11 @@ def accuracies(model: nn.Module, task: Task) -> dict[str, float]:
     predicted = predict(model, task.test.x)
     right = predicted == task.test.y
     return {
-        "D_r": float(right[~task.test_forget].float().mean()),
-        "D_e": float((predicted[task.test_forget] == task.counted).float().mean()),
+        "D_r": share(right[~task.test_forget]),
+        "D_e": share(predicted[task.test_forget] == task.counted),
     }
+
+
+def share(hits: Tensor) -> float:
+    """How many of (N,) are true, in [0, 1]."""
+    return int(hits.sum()) / len(hits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 import warnings
@@ -191,8 +192,6 @@ def fit(
 
 def seeded(seed: int, *names: str, device: torch.device | None = None) -> torch.Generator:
     """A random generator of its own for a named purpose, independent of all other draws."""
-    import hashlib
-
     digest = hashlib.sha256("/".join([str(seed), *names]).encode()).digest()
     generator = torch.Generator(device or "cpu")
     return generator.manual_seed(int.from_bytes(digest[:7], "big"))

@@ -22,7 +22,7 @@ class Folder(Source):
     """
 
     mean, std = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
-    note = "images from a folder"
+    note = "image files; CIFAR-10 as JPEG has been compressed again"
 
     def load(self, data_dir: Path) -> Pair:
         folders = {split: _listed(data_dir / split) for split in ("train", "test")}
