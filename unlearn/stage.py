@@ -90,7 +90,8 @@ class ProgressLine(pl.Callback):
         module = cast(Stage, pl_module)
         done = trainer.global_step
         row = module.history[-1] if module.history else {}
-        text = " ".join(f"{k} {v:.3g}" for k, v in row.items() if k != "step")
+        shown = ["loss"] if self._bar is not None and self._bar.console.width < 140 else list(row)
+        text = " ".join(f"{k} {row[k]:.3g}" for k in shown if k in row and k != "step")
         if self._bar is not None:
             self._bar.update(self._task, completed=done, losses=text)
         elif done * 10 // module.steps > self._tenth:
