@@ -37,6 +37,7 @@ def test_classifiers(name: str, norm: str, shape: tuple[int, int, int]) -> None:
         logits, embedding = probe(x)
     assert logits.shape == (5, 7)
     assert embedding.shape == (5, 32)
+    assert torch.equal(model.features(x), embedding)
     with torch.no_grad():  # one image's answer must not depend on the batch it is in
         torch.testing.assert_close(model(x[:1]), model(x)[:1], atol=1e-5, rtol=1e-4)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from unlearn.models.base import MODELS, Classifier, ModelConfig
 from unlearn.registry import import_all
 
@@ -14,7 +12,7 @@ list_models = MODELS.list
 
 def build(
     cfg: ModelConfig, channels: int, classes: int, mean: list[float], std: list[float]
-) -> nn.Module:
+) -> Classifier:
     """A freshly initialised classifier; ``mean`` and ``std`` normalise its input, per channel."""
     return Classifier(MODELS[cfg.name](cfg, channels, classes), mean, std)
 

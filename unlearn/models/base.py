@@ -30,7 +30,7 @@ class ModelConfig:
     checkpoint: str | None = None
 
 
-MODELS: Registry[Callable[[ModelConfig, int, int], nn.Module]] = Registry("model")
+MODELS: Registry[Callable[[ModelConfig, int, int], nn.Sequential]] = Registry("model")
 
 
 def norm_layer(norm: str) -> Callable[[int], nn.Module]:
@@ -55,5 +55,11 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, classes)."""
-        mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
-        return cast(Tensor, self.network((images - mean) / std))
+        return cast(Tensor, self.network(self._normalised(images)))
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> the last layer's input (B, d), of a sequential network."""
+        return cast(Tensor, cast(nn.Sequential, self.network)[:-1](self._normalised(images)))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
