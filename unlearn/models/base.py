@@ -59,7 +59,8 @@ class Classifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the last layer's input (B, d), of a sequential network."""
-        return cast(Tensor, cast(nn.Sequential, self.network)[:-1](self._normalised(images)))
+        body = nn.Sequential(*list(self.network.children())[:-1])
+        return cast(Tensor, body(self._normalised(images)))
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images - cast(Tensor, self.mean)) / cast(Tensor, self.std)
