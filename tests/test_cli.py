@@ -165,9 +165,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_output_dir(cli: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]])
+def test_an_unwritable_output_dir(cli: Run, tmp_path: Path, sweep: list[str]) -> None:
     (tmp_path / "out").write_text("a file is in the way")
-    status, _, err = cli(*TINY)
+    status, _, err = cli(*sweep, *TINY)
     assert status == 2
     assert err.strip().splitlines()[-1].startswith("error: output_dir: ")
 

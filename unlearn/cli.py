@@ -53,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return launch(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        # Hydra makes the sweep's folder before the first job runs.
+        print(f"error: {UserError('output_dir', f'cannot be written ({error})')}", file=sys.stderr)
+    return BAD_INPUT
 
 
 def launch(arguments: list[str]) -> int:
