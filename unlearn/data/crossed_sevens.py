@@ -44,11 +44,12 @@ def _read(path: str | None) -> str:
 def _parse(text: str, path: str | None) -> dict[str, dict[str, list[str]]]:
     try:
         content = json.loads(text)
-        if all(isinstance(content["digests"][s], list) for s in SPLITS):
-            return dict(content)
+        valid = all(isinstance(content["digests"][s], list) for s in SPLITS)
     except (ValueError, KeyError, TypeError):
-        pass  # said below, with the way out
-    raise UserError(
-        "scenario.annotation",
-        f"{path!r} is no list of digests; scripts/annotate.py makes one from MNIST indices",
-    )
+        valid = False
+    if not valid:
+        raise UserError(
+            "scenario.annotation",
+            f"{path!r} is no list of digests; scripts/annotate.py makes one from MNIST indices",
+        )
+    return dict(content)
