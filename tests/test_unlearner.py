@@ -209,6 +209,12 @@ def test_wrong_arguments() -> None:
         settings("demo", "inversion.lr=-1")
 
 
+def test_a_batch_must_hold_every_condition() -> None:
+    model = taught(small_net(), 1, 28, 28)
+    with pytest.raises(UserError, match=r"^inversion\.batch_size: 4 .* 5 conditions"):
+        forget(model, *shots_of(1, 28, 28), settings=tiny(batch_size=4))
+
+
 def test_nan_is_said_with_stage_and_step() -> None:
     model = taught(small_net(), 1, 28, 28)
     shots, labels = shots_of(1, 28, 28)

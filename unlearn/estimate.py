@@ -26,7 +26,7 @@ def estimate_seconds(cfg: Config, task: Task) -> float:
     training = _timed(lambda: nn.functional.cross_entropy(model(x), y).backward()) / len(x)
     model.eval().requires_grad_(False)
     small = copy.deepcopy(cfg.inversion)
-    small.batch_size = SAMPLE
+    small.batch_size = max(SAMPLE, len(task.classes) + 1)
     generator = build_generator(small, len(task.classes), task.shape, 0)
     inversion = Inversion(
         small, generator, model, x, 0, len(task.classes), cfg.augment, 0, head_of(model, x)
@@ -35,7 +35,9 @@ def estimate_seconds(cfg: Config, task: Task) -> float:
         step = _timed(lambda: inversion.losses(0)["loss"].backward())
     samples = cfg.filtration.per_condition * (len(task.classes) + 1)
     images = cfg.training.epochs * len(task.train) + cfg.relearning.epochs * samples
-    return training * images + step * cfg.inversion.steps * cfg.inversion.batch_size / SAMPLE
+    return (
+        training * images + step * cfg.inversion.steps * cfg.inversion.batch_size / small.batch_size
+    )
 
 
 def _timed(step: Callable[[], None]) -> float:

@@ -159,12 +159,11 @@ def filtrate(
     module = Filter(cfg, generator, probe, augment, rng)
     with probe:
         images, p, embedding, conditions = _sample(module, device)
-        near, reference = probe(shots)[1], shots
-        if cfg.shot_copies:
-            reference = augment(torch.cat([shots] * cfg.shot_copies), rng)
-        copies = probe(reference)[1]
-    # One shot has no spread of its own: its augmented copies stand in for it.
-    own = near if len(near) > 1 else torch.cat([near, copies])
+        own = near = probe(shots)[1]
+        if len(shots) == 1:
+            # One shot has no spread of its own: its augmented copies stand in for it.
+            copies = augment(torch.cat([shots] * cfg.shot_copies), rng)
+            own = torch.cat([near, probe(copies)[1]])
     scale = median_bandwidth(own.double())
     bandwidths = scale * torch.tensor(cfg.bandwidths, device=device, dtype=torch.float64)
     distances = mmd_to(embedding.double(), near.double(), bandwidths).cpu()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import unlearn.inversion.losses as L
 from unlearn.augment import Augment
+from unlearn.errors import UserError
 from unlearn.inversion.generator import Generator
 from unlearn.models.probe import (
     Probe,
@@ -79,6 +80,9 @@ class Inversion(Stage):
         target: the label of D_e.
         classes: the number of classes.
         head, penultimate: where the embedding is read, as in ``Probe``.
+
+    Raises:
+        UserError: if a batch cannot hold every condition.
     """
 
     stage = "inversion"
@@ -97,6 +101,11 @@ class Inversion(Stage):
         penultimate: str | None = None,
     ) -> None:
         super().__init__(cfg.steps)
+        if cfg.batch_size < classes + 1:
+            raise UserError(
+                "inversion.batch_size",
+                f"{cfg.batch_size} is fewer than the {classes + 1} conditions (classes and y+)",
+            )
         self.cfg, self.generator, self.classes, self.augment = cfg, generator, classes, augment
         self.rng = seeded(seed, "inversion", device=shots.device)
         # Outside the module's children: Lightning must neither train nor move f_o.
