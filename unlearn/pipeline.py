@@ -30,7 +30,7 @@ from unlearn.filtration import NotSeparable
 from unlearn.forget import forget
 from unlearn.models import build
 from unlearn.scenarios import Shots, Task, load_task, take_shots
-from unlearn.settings import Config, unlearner_settings
+from unlearn.settings import Config, relevant, unlearner_settings
 from unlearn.stage import seeded_init
 from unlearn.store import Store, fingerprint, hash_of, state_of, write_tensors, write_text
 from unlearn.tracking import tracker
@@ -40,18 +40,14 @@ from unlearn.version import __version__
 
 log = logging.getLogger(__name__)
 
-# What the result does not depend on.
-UNHASHED = ("output_dir", "data_dir", "device", "logger")
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "kneed")
 
 
 def config_hash(cfg: Config) -> str:
     """16 hex digits that stand for all that a run's result depends on."""
-    values = {k: v for k, v in asdict(cfg).items() if k not in UNHASHED}
-    values["inversion"]["grid_every"] = 0
     source = _source(cfg).identity(Path(cfg.data_dir))
     own = checkpoint_identity(cfg.model.checkpoint)
-    return hash_of([__version__, values, source, cfg.scenario.identity(), own])
+    return hash_of([__version__, relevant(cfg), source, cfg.scenario.identity(), own])
 
 
 def run_folder(cfg: Config) -> Path:

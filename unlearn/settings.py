@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,12 +13,14 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, OmegaConf
 
 from unlearn.augment import Augment
+from unlearn.baselines import BASELINES, Baseline
 from unlearn.data import SOURCES
 from unlearn.errors import UserError, choices, did_you_mean
 from unlearn.filtration import FiltrationConfig
 from unlearn.inversion import InversionConfig
 from unlearn.models import MODELS, ModelConfig
 from unlearn.models.base import NORMS
+from unlearn.registry import Registry
 from unlearn.relearning import INTENTIONS, Intention, RelearningConfig
 from unlearn.relearning.neg import FORMS, Neg
 from unlearn.scenarios import SCENARIOS, Scenario
@@ -31,6 +33,16 @@ _HERE = Path(__file__).resolve().parent
 CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
 LOGGERS = ("csv", "wandb")
 
+# What the result does not depend on.
+INCIDENTAL = ("experiment", "output_dir", "data_dir", "device", "logger", "trainer")
+
+
+@dataclass
+class TrainerConfig:
+    """On how many devices one job computes."""
+
+    devices: int = MISSING
+
 
 @dataclass
 class Config:
@@ -38,6 +50,7 @@ class Config:
 
     scenario: Scenario = MISSING
     intention: Intention = MISSING
+    baseline: Baseline | None = None
     shot: int | float | str = MISSING
     seed: int = MISSING
     scale: str = MISSING
@@ -45,7 +58,10 @@ class Config:
     data_dir: str = MISSING
     output_dir: str = MISSING
     device: str = MISSING
-    logger: str = MISSING
+    logger: Any = MISSING
+    experiment: str | None = None
+    track_predictions: bool = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     image_size: int | None = None
     per_class: int | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -60,7 +76,12 @@ def register() -> None:
     """Put the schema into Hydra's ConfigStore."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    for group, registry in (("scenario", SCENARIOS), ("intention", INTENTIONS)):
+    registries: dict[str, Registry[Any]] = {
+        "scenario": SCENARIOS,
+        "intention": INTENTIONS,
+        "baseline": BASELINES,
+    }
+    for group, registry in registries.items():
         for name in registry:
             store.store(group=group, name=f"{name}_schema", node=registry[name])
 
@@ -79,6 +100,25 @@ def typed(composed: Any) -> Config:
     _refuse_strangers(composed, "")
     OmegaConf.resolve(composed)
     return cast(Config, OmegaConf.to_object(composed))
+
+
+def relevant(cfg: Config) -> dict[str, Any]:
+    """The settings that a run's result depends on, as plain values.
+
+    A baseline's result does not depend on how we invert, filtrate and relearn, nor on the knobs
+    that it does not use.
+    """
+    values = {k: v for k, v in asdict(cfg).items() if k not in INCIDENTAL}
+    values["inversion"]["grid_every"] = 0
+    if cfg.baseline is None:
+        return values
+    for unused in ("inversion", "filtration", "relearning"):
+        del values[unused]
+    for knob in {"intention", "shot", "seed"} - cfg.baseline.uses:
+        del values[knob]
+    if "intention" in cfg.baseline.uses:
+        values["intention"] = {"name": cfg.intention.name}
+    return values
 
 
 def settings(scale: str = "paper", *overrides: str) -> Settings:
@@ -127,6 +167,10 @@ def unknown_key(name: str, known: Sequence[str]) -> UserError:
 KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
     "scenario": ("what was learnt and what must go", SCENARIOS.list),
     "intention": ("what the model shall answer on it instead", INTENTIONS.list),
+    "baseline": (
+        "another method, with all the training data; none is ours",
+        lambda: ["none", *BASELINES.list()],
+    ),
     "shot": ("how much of D_e is given", "a share in (0, 1], or a number of images: 1img, 24img"),
     "seed": ("of shots, generator and relearning", "an integer from 0"),
     "scale": (
@@ -162,6 +206,7 @@ def one_of(*names: str) -> Range:
 
 RANGES: dict[str, Range] = {
     "seed": NUMBER0,
+    "trainer.devices": COUNT,
     "image_size": Range(lambda v: v >= 8 and v % 4 == 0, "a multiple of 4, from 8"),
     "per_class": COUNT,
     "model.width": COUNT,
@@ -242,12 +287,15 @@ def check(cfg: Config) -> None:
     for key, value, names in (
         ("model", cfg.model.name, MODELS.list()),
         ("data", cfg.data, SOURCES.list()),
-        ("logger", cfg.logger, LOGGERS),
     ):
         if value not in names:
             raise choices(key, value, names)
     cfg.scenario.check()
-    if cfg.intention.needs_correct_label and not cfg.scenario.knows_correct:
+    if cfg.baseline is not None:
+        cfg.baseline.check(cfg.scenario)
+    needs = cfg.intention.needs_correct_label
+    uses_intention = cfg.baseline is None or "intention" in cfg.baseline.uses
+    if uses_intention and needs and not cfg.scenario.knows_correct:
         able = [n for n in SCENARIOS if SCENARIOS[n].knows_correct]
         raise UserError(
             "intention",
