@@ -61,7 +61,11 @@ class Training(Stage):
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         x = self.data.x[batch].to(torch.get_default_dtype()) / 255
-        return {"loss": F.cross_entropy(self.model(self.augment(x, self.rng)), self.data.y[batch])}
+        return {"loss": self.loss(self.model(self.augment(x, self.rng)), batch)}
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Mean loss of logits (B, classes) on the images of ``rows`` (B,)."""
+        return F.cross_entropy(logits, self.data.y[rows])
 
     def configure_optimizers(self) -> Any:
         c = self.cfg

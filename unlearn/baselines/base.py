@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 from omegaconf import MISSING
@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from unlearn.augment import Augment
+from unlearn.errors import UserError
 from unlearn.registry import Registry
 from unlearn.relearning import Intention
 from unlearn.scenarios import Scenario, Task
@@ -45,6 +46,10 @@ class FullAccess:
     callbacks: Sequence[pl.Callback] = ()
     logger: Logger | None = None
     progress: bool = False
+
+    def watching(self) -> dict[str, Any]:
+        """What ``fit`` takes to show a stage."""
+        return {"callbacks": self.callbacks, "logger": self.logger, "progress": self.progress}
 
 
 @dataclass
@@ -84,5 +89,15 @@ class Baseline(ABC):
         """
 
 
-BASELINES: Registry[type[Baseline]] = Registry("baseline")
+def positive(baseline: Baseline, *keys: str) -> None:
+    """Refuse numbers that are not above 0.
 
+    Raises:
+        UserError: naming the first of ``keys`` that is not.
+    """
+    for key in keys:
+        if not getattr(baseline, key) > 0:
+            raise UserError(f"baseline.{key}", f"{getattr(baseline, key)!r} is not above 0")
+
+
+BASELINES: Registry[type[Baseline]] = Registry("baseline")

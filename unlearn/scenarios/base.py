@@ -66,9 +66,11 @@ class Scenario(ABC):
     Attributes:
         data: the source used at each scale.
         knows_correct: whether D_e is mislabelled and its right label known (intention ``cor``).
+        whole_class: whether D_e is all the images of a class.
     """
 
     knows_correct: ClassVar[bool] = False
+    whole_class: ClassVar[bool] = False
     name: str = MISSING
     data: dict[str, str] = field(default_factory=dict)
 

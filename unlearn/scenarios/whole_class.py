@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -35,6 +36,7 @@ class ClassMNIST(Scenario):
         digit: 0 to 9.
     """
 
+    whole_class: ClassVar[bool] = True
     digit: int = MISSING
 
     def task(self, pair: Pair, source: Source) -> Task:
@@ -53,6 +55,7 @@ class NamedClass(Scenario):
         class_name: one of the source's classes.
     """
 
+    whole_class: ClassVar[bool] = True
     class_name: str = MISSING
 
     def task(self, pair: Pair, source: Source) -> Task:

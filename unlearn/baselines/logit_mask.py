@@ -1,0 +1,53 @@
+"""logit_mask: a control that forgets nothing : it only hides a class.
+
+Whoever erases a whole class must do better than this, which gives D_e = 0 and a D_r no lower than
+the original's by construction.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome
+from unlearn.errors import UserError
+from unlearn.models.probe import head_of
+from unlearn.scenarios import SCENARIOS, Scenario
+
+# Its softmax is 0 in float32, and unlike minus infinity it keeps every loss and gradient finite.
+MASKED = -1e4
+
+
+@BASELINES.register("logit_mask")
+@dataclass
+class LogitMask(Baseline):
+    """The class's logit is a large negative constant; all else stays as it is."""
+
+    uses: ClassVar[frozenset[str]] = frozenset()
+    aim: ClassVar[str | None] = "std"
+
+    def check(self, scenario: Scenario) -> None:
+        if not scenario.whole_class:
+            able = [name for name in SCENARIOS if SCENARIOS[name].whole_class]
+            raise UserError(
+                "baseline",
+                f"logit_mask needs a scenario that forgets a whole class: {', '.join(able)}; "
+                f"{scenario.name} does not",
+            )
+
+    @torch.no_grad()
+    def unlearn(self, access: FullAccess) -> Outcome:
+        device = next(access.original.parameters()).device
+        model = copy.deepcopy(access.original)
+        x = access.task.test.x[:1].to(device).to(torch.get_default_dtype()) / 255
+        head = model.get_submodule(head_of(model, x))
+        assert isinstance(head, nn.Linear)
+        if head.bias is None:
+            raise UserError("baseline", "logit_mask needs a last layer with a bias")
+        head.weight[access.task.target] = 0
+        head.bias[access.task.target] = MASKED
+        return Outcome(model.eval())

@@ -1,0 +1,145 @@
+"""Neutralized (Kim & Woo 2022, "Efficient two-stage model retraining for machine unlearning").
+
+A reconstruction from the abstract: there is no public code.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from omegaconf import MISSING
+from torch import Tensor, nn
+
+from unlearn.augment import Augment
+from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
+from unlearn.data import Images
+from unlearn.errors import UserError
+from unlearn.evaluation import predict, share
+from unlearn.relearning.relearn import l_retain
+from unlearn.scenarios import Scenario
+from unlearn.stage import Stage, fit, seeded
+from unlearn.training import ShuffledRows
+
+
+def contrastive_labels(y: Tensor, classes: int, rng: torch.Generator) -> Tensor:
+    """Random labels other than each image's own: (B,) -> (B,), uniform over the others."""
+    return (y + torch.randint(1, classes, y.shape, device=y.device, generator=rng)) % classes
+
+
+def l_distil(logits: Tensor, y: Tensor, p: Tensor, alpha: float, temperature: float) -> Tensor:
+    """alpha CE + (1 - alpha) T^2 KL(f_o), up to f_o's own entropy, mean over the batch.
+
+    Args:
+        logits: (B, classes); ``y`` labels (B,); ``p`` f_o's softmax (B, classes).
+    """
+    return alpha * F.cross_entropy(logits, y) + (1 - alpha) * l_retain(logits, p, temperature)
+
+
+class _Step(Stage):
+    """What both stages share: SGD over augmented images that lie on the device."""
+
+    def __init__(
+        self, cfg: Neutralized, epochs: int, model: nn.Module, data: Images, access: FullAccess
+    ) -> None:
+        self.rng = seeded(access.seed, self.stage, device=data.x.device)
+        self.batches = ShuffledRows(len(data), cfg.batch_size, epochs, self.rng)
+        super().__init__(len(self.batches))
+        self.cfg, self.model, self.data = cfg, model, data
+        self.augment: Augment = access.augment
+
+    def images(self, rows: Tensor) -> Tensor:
+        return self.augment(self.data.x[rows].to(torch.get_default_dtype()) / 255, self.rng)
+
+    def configure_optimizers(self) -> Any:
+        c = self.cfg
+        return torch.optim.SGD(self.model.parameters(), lr=c.lr, momentum=c.momentum)
+
+
+class Neutralizing(_Step):
+    """Stage 1: D_e with wrong labels."""
+
+    stage = "neutralizing"
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        logits = self.model(self.images(batch))
+        wrong = contrastive_labels(self.data.y[batch], logits.shape[1], self.rng)
+        return {"loss": F.cross_entropy(logits, wrong)}
+
+
+class Retraining(_Step):
+    """Stage 2: D_r, with f_o's answers distilled."""
+
+    stage = "retraining"
+    original: nn.Module
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        x = self.images(batch)
+        with torch.no_grad():
+            p = self.original(x).softmax(-1)
+        c = self.cfg
+        return {"loss": l_distil(self.model(x), self.data.y[batch], p, c.alpha, c.temperature)}
+
+
+class UntilChance(pl.Callback):
+    """Ends stage 1 once D_e's own labels are answered no more often than by chance."""
+
+    def __init__(self, erased: Images, classes: int, per_epoch: int) -> None:
+        self.erased, self.chance, self.per_epoch = erased, 1 / classes, per_epoch
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        if trainer.global_step % self.per_epoch == 0:
+            assert isinstance(pl_module, Neutralizing)
+            answers = predict(pl_module.model, self.erased.x)
+            if share(answers == self.erased.y.cpu()) <= self.chance:
+                trainer.should_stop = True
+
+
+@BASELINES.register("neutralized")
+@dataclass
+class Neutralized(Baseline):
+    """Loses D_e with wrong labels until chance, then retrains on D_r with distillation.
+
+    Attributes:
+        scrub_epochs: at most so many epochs of the first stage.
+        epochs: of the second stage.
+        alpha: share of the cross entropy beside the distillation.
+        temperature: T of the distillation.
+    """
+
+    aim: ClassVar[str | None] = "std"
+    scrub_epochs: int = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    momentum: float = MISSING
+    alpha: float = MISSING
+    temperature: float = MISSING
+
+    def check(self, scenario: Scenario) -> None:
+        positive(self, "scrub_epochs", "epochs", "batch_size", "lr", "temperature")
+        for key in ("momentum", "alpha"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise UserError(f"baseline.{key}", f"{getattr(self, key)!r} is not in [0, 1]")
+
+    def unlearn(self, access: FullAccess) -> Outcome:
+        task, device = access.task, next(access.original.parameters()).device
+        model = copy.deepcopy(access.original).requires_grad_(True).train()
+        d_e, d_r = (task.train[m] for m in (task.forget, ~task.forget))
+        d_e, d_r = (Images(d.x.to(device), d.y.to(device)) for d in (d_e, d_r))
+        first = Neutralizing(self, self.scrub_epochs, model, d_e, access)
+        per_epoch = len(first.batches) // self.scrub_epochs
+        until = UntilChance(d_e, len(task.classes), per_epoch)
+        watching = access.watching()
+        callbacks = [*access.callbacks, until]
+        history = fit(first, first.batches, device, **{**watching, "callbacks": callbacks})
+        second = Retraining(self, self.epochs, model.train(), d_r, access)
+        second.original = access.original
+        history = history + fit(second, second.batches, device, **watching)
+        return Outcome(model.eval(), history)

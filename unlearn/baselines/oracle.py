@@ -1,0 +1,100 @@
+"""Oracle (Section 3): what retraining from scratch on D_r and I_e gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from omegaconf import MISSING
+from torch import Tensor, nn
+
+from unlearn.augment import Augment
+from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome
+from unlearn.data import Images
+from unlearn.errors import choices
+from unlearn.relearning import Given, Intention
+from unlearn.relearning.neg import Neg
+from unlearn.stage import fit, gpu_layout
+from unlearn.training import Training, TrainingConfig
+
+FORMS = ("ascent", "complementary")
+
+
+class OracleTraining(Training):
+    """Cross entropy on D_r and the intention's loss on the relabelled D_e, as one mean.
+
+    Args:
+        labels: soft labels (N, classes) of the intention; only the rows of ``given`` count.
+        given: (N,) bool, the relabelled part of D_e.
+    """
+
+    def __init__(
+        self,
+        cfg: TrainingConfig,
+        model: nn.Module,
+        data: Images,
+        augment: Augment,
+        intention: Intention,
+        labels: Tensor,
+        given: Tensor,
+    ) -> None:
+        super().__init__(cfg, model, data, augment)
+        self.intention, self.labels, self.given = intention, labels, given
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        erased = self.given[rows]
+        total = F.cross_entropy(logits[~erased], self.data.y[rows][~erased], reduction="sum")
+        if erased.any():
+            imposed = self.intention.loss(logits[erased], self.labels[rows][erased])
+            total = total + erased.sum() * imposed
+        return total / len(rows)
+
+
+@BASELINES.register("oracle")
+@dataclass
+class Oracle(Baseline):
+    """A fresh network trained like the original on D_r and D_e as the intention relabels it.
+
+    The part of D_e that is not given stays in D_r, with the label it had (Appendix D.1).
+
+    Attributes:
+        negative: the form of intention ``neg``; from scratch the paper's loss has to go on where
+            p is already small, as -log(1 - p) does.
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset({"intention", "shot", "seed"})
+    negative: str = MISSING
+
+    def check(self, scenario: Any) -> None:
+        if self.negative not in FORMS:
+            raise choices("baseline.negative", self.negative, FORMS)
+
+    def unlearn(self, access: FullAccess) -> Outcome:
+        task, device = access.task, next(access.original.parameters()).device
+        intention = access.intention
+        if isinstance(intention, Neg):
+            intention = replace(intention, form=self.negative)
+        given = Given(access.original, task.target, task.correct, access.seed)
+        erased = task.train.x[access.given].to(device).to(torch.get_default_dtype()) / 255
+        soft = intention.relabel(erased, given)
+        data, marked = task.train, access.given
+        if soft is None:
+            data, marked = data[~marked], marked[~marked]
+            labels = torch.zeros(len(data), 1)
+        else:
+            labels = torch.zeros(len(data), soft.shape[1]).to(soft.dtype)
+            labels[marked] = soft.cpu()
+        model = gpu_layout(access.fresh().to(device)).train()
+        module = OracleTraining(
+            replace(access.training, seed=access.seed),
+            model,
+            Images(data.x.to(device), data.y.to(device)),
+            access.augment,
+            intention,
+            labels.to(device),
+            marked.to(device),
+        )
+        history = fit(module, module.batches, device, **access.watching())
+        return Outcome(model.eval(), history)
