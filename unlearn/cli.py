@@ -7,26 +7,34 @@ for bad input is said here in one line instead, before anything is written.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
 from unlearn.errors import UserError, choices
+from unlearn.machine import share_threads
 from unlearn.settings import CONF, KNOBS, Config, check, register, resolve, typed, unknown_key
+from unlearn.sweeper import jobs_of, parse, register_sweeper
 
-BAD_INPUT = 2
+log = logging.getLogger(__name__)
+
+CRASHED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 WRONG_TYPE = re.compile(
     r"Value '([^']*)'[^\n]*? (?:could not be converted to|is incompatible with type hint) "
     r"'?([\w\[\], .|]+)'?"
@@ -38,63 +46,131 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # argparse takes no options between the overrides.
     arguments.sort(key=lambda a: a not in ("-m", "--multirun"))
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr, force=True)
-    for noisy in ("hydra", "filelock", "matplotlib", "PIL", "wandb", "git"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    speak()
     if {"-h", "--help"} & set(arguments):
         print(usage())
         return 0
+    dry = "--dry-run" in arguments
+    arguments = [a for a in arguments if a != "--dry-run"]
     try:
+        register()
+        register_sweeper()
         parsed = get_args_parser().parse_args(arguments)
-        if not (parsed.cfg or parsed.info or parsed.shell_completion):
-            jobs = expand(parsed.overrides) if parsed.multirun else [parsed.overrides]
-            for job in jobs:
-                check_job(job)
-        return launch(arguments)
+        if parsed.cfg or parsed.info or parsed.shell_completion:
+            return show(arguments)
+        jobs = expand(parsed.overrides) if parsed.multirun else [parsed.overrides]
+        configs = check_jobs(jobs, parsed.multirun)
+        if dry:
+            from unlearn.plan import plan
+
+            Console().print(plan(jobs, configs))
+            return 0
+        if parsed.multirun:
+            return sweep(parsed.overrides, jobs, configs)
+        return alone(parsed.overrides)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(str(error))
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         # Hydra makes the sweep's folder before the first job runs.
-        print(f"error: {UserError('output_dir', f'cannot be written ({error})')}", file=sys.stderr)
+        complain(str(UserError("output_dir", f"cannot be written ({error})")))
+    except KeyboardInterrupt:
+        complain("interrupted; the same command goes on from here")
+        return INTERRUPTED
     return BAD_INPUT
 
 
-def launch(arguments: list[str]) -> int:
-    """Hand over to Hydra, once per job; a job that fails for bad input fails alone."""
-    register()
-    failed: list[UserError] = []
+def speak() -> None:
+    """Plain lines on standard error, in this process or a worker's."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr, force=True)
+    for noisy in ("hydra", "filelock", "matplotlib", "PIL", "wandb", "git", "ray", "submitit"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
-    def job(composed: DictConfig) -> dict[str, Any] | None:
-        try:
-            return task(typed(composed))
-        except UserError as error:
-            failed.append(error)
-            print(f"error: {error}", file=sys.stderr)
-            return None
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here instead of being printed
+def complain(text: str) -> None:
+    """One line on standard error."""
+    print(f"error: {text}", file=sys.stderr)
+
+
+def show(arguments: list[str]) -> int:
+    """Hydra's own options: ``--cfg job`` and the like."""
     before = sys.argv
     sys.argv = ["run.py", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     finally:
         sys.argv = before
-    return BAD_INPUT if failed else 0
+    return 0
 
 
-def task(cfg: Config) -> dict[str, Any]:
-    """One job: compute, print the table and, last, where the metrics are."""
+@contextmanager
+def hydra_here() -> Iterator[Hydra]:
+    """Hydra over our configuration."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield GlobalHydra.instance().hydra  # type: ignore[misc]
+
+
+def alone(overrides: list[str]) -> int:
+    """One job in this process."""
+    with hydra_here() as engine:
+        outcome = engine.run("config", job, overrides, with_log_configuration=False).return_value
+    if outcome["error"]:
+        complain(outcome["error"])
+    return int(outcome["status"])
+
+
+def sweep(overrides: list[str], jobs: list[list[str]], configs: list[Config]) -> int:
+    """Many jobs, by the chosen launcher; one that fails, fails alone, and is named at the end."""
+    from unlearn.runs import compare
+
+    with hydra_here() as engine:
+        batches = engine.multirun("config", job, overrides, with_log_configuration=False)
+    outcomes = [result.return_value for batch in batches for result in batch]
+    for cfg in configs:
+        compare(cfg)
+    failed = [(words, o) for words, o in zip(jobs, outcomes, strict=True) if o["error"]]
+    log.info("%d of %d jobs finished", len(jobs) - len(failed), len(jobs))
+    for words, outcome in failed:
+        complain(f"{' '.join(words)}: {outcome['error']}")
+    return max((int(o["status"]) for _, o in failed), default=0)
+
+
+def job(composed: DictConfig) -> dict[str, Any]:
+    """One job, maybe in a worker process: compute, print the table and where the metrics are.
+
+    Returns:
+        ``status``: the exit status; ``error``: what went wrong, in one line, or None.
+    """
+    from unlearn.runs import write_failure
+
+    speak()
+    cfg = typed(composed)
+    try:
+        task(cfg, HydraConfig.get().job.get("num", 0))
+        return {"status": 0, "error": None}
+    except UserError as error:
+        outcome = {"status": BAD_INPUT, "error": str(error)}
+    except Exception as error:  # a job of a sweep must not take the others with it
+        traceback.print_exc()
+        outcome = {"status": CRASHED, "error": f"{type(error).__name__}: {error}"}
+    write_failure(cfg, str(outcome["error"]))
+    return outcome
+
+
+def task(cfg: Config, number: int) -> None:
+    """Compute job ``number`` and say what came of it."""
     from unlearn.pipeline import run
 
-    metrics = run(cfg)
+    share_threads(cfg.threads, cfg.jobs)
+    metrics = run(cfg, number)
     Console().print(table_of(metrics))
     print(metrics["path"], flush=True)
-    return dict(metrics["metrics"])
 
 
 def table_of(metrics: dict[str, Any]) -> Table:
     """Accuracy before and after."""
-    table = Table(title=f"{metrics['scenario']}, {metrics['intention']}, {metrics['shots']} shots")
+    given = f"{metrics['shots']} shots" if metrics["shot"] else "all of D"
+    words = [metrics["scenario"], metrics["method"], metrics["intention"], given]
+    table = Table(title=", ".join(w for w in words if w))
     for column in ("test accuracy, %", "before", "after"):
         table.add_column(column, justify="left" if column.startswith("test") else "right")
     values = metrics["metrics"]
@@ -110,13 +186,32 @@ def expand(overrides: list[str]) -> list[list[str]]:
         UserError: if an override cannot be read.
     """
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        return [list(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+        return jobs_of(parse(overrides))
     except HydraException as error:
         raise translated(error, overrides) from error
 
 
-def check_job(overrides: list[str]) -> None:
+def check_jobs(jobs: list[list[str]], multirun: bool) -> list[Config]:
+    """Compose and check every job; jobs that differ in their seed alone are composed once.
+
+    Raises:
+        UserError: for whatever is wrong with one of them.
+    """
+    composed: dict[tuple[str, ...], Config] = {}
+    configs = []
+    for overrides in jobs:
+        seeds = [o.removeprefix("seed=") for o in overrides if o.startswith("seed=")]
+        others = tuple(o for o in overrides if not o.startswith("seed="))
+        if len(seeds) != 1 or not seeds[0].isdecimal():
+            configs.append(check_job(overrides, multirun))
+            continue
+        if others not in composed:
+            composed[others] = check_job(overrides, multirun)
+        configs.append(replace(composed[others], seed=int(seeds[0])))
+    return configs
+
+
+def check_job(overrides: list[str], multirun: bool) -> Config:
     """Compose and check one job.
 
     Raises:
@@ -127,6 +222,15 @@ def check_job(overrides: list[str]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         raise translated(error, overrides) from error
     check(cfg)
+    if multirun and cfg.trainer.devices > 1:
+        raise UserError(
+            "trainer.devices",
+            f"{cfg.trainer.devices} devices for a job are not allowed in a sweep (-m), where each "
+            "job takes one device; use 1, or run the job alone",
+        )
+    if cfg.experiment is not None and not multirun:
+        raise UserError("experiment", f"{cfg.experiment} is a sweep: run it with -m")
+    return cfg
 
 
 def translated(error: Exception, overrides: Sequence[str]) -> UserError:
@@ -177,19 +281,23 @@ def usage() -> str:
         "scenario": "7noisymnist",
         "intention": "neg",
         "scale": "paper",
+        "baseline": "none",
+        "launcher": "basic",
     }
-    cfg = resolve([])
+    tree = OmegaConf.structured(resolve([]))
     lines = [
         "Few-shot unlearning: forget, or stop getting wrong, what a few images show.",
         "",
         "  python run.py KEY=VALUE ...            one run",
         "  python run.py -m KEY=VALUE,VALUE ...   a sweep: every combination",
+        "  python run.py -m experiment=table1     every cell of a table",
+        "  ... --dry-run                          which jobs, which are finished, how long the rest",
         "",
     ]
     for name, (what, allowed) in KNOBS.items():
         words = allowed if isinstance(allowed, str) else ", ".join(allowed())
-        value = defaults.get(name, getattr(cfg, name))
-        lines.append(f"  {name:<11} {what} [{value}]: {words}")
+        value = defaults[name] if name in defaults else OmegaConf.select(tree, name)
+        lines.append(f"  {name:<17} {what} [{value}]: {words}")
     lines += [
         "",
         "Groups below, reached as inversion.steps=500: scenario, model, augment, training,",

@@ -135,26 +135,40 @@ def draw_shots(shots: Tensor, most: int = 3 * PER_ROW) -> Figure:
     return figure
 
 
-def draw_overview(shots: Tensor, proxy: Proxy, test: Tensor, before: str, after: str) -> Figure:
-    """Before, proxy, after: the shots, generated samples, test images with both answers."""
-    figure = Figure(figsize=(9, 3.4), dpi=120)
-    left, middle, right = figure.subplots(1, 3)
+def draw_overview(
+    given: Tensor, proxy: Proxy | None, test: Tensor, before: str, after: str
+) -> Figure:
+    """Before, proxy (if any), after: given and generated images, test images with both answers."""
+    figure = Figure(figsize=(9 if proxy else 6, 3.4), dpi=120)
+    panels = list(figure.subplots(1, 3 if proxy else 2))
     some = PER_ROW // 2
-    left.imshow(pixels(shots[: some * some], some), interpolation="nearest")
-    left.set_title(f"given: {len(shots)} images of $D_e$", fontsize=8)
-    retained = proxy.retained.nonzero()[:, 0]
-    pick = retained[torch.linspace(0, len(retained) - 1, some * 4).long()]
-    like = proxy.target_like.nonzero()[:, 0]
-    like = like[torch.linspace(0, len(like) - 1, some * 2).long()]
-    rows = torch.cat([pick, like])
-    shown = framed(proxy.images[rows].float() / 255, proxy.target_like[rows])
-    middle.imshow(pixels(shown, some), interpolation="nearest")
-    middle.set_title("proxy from the model alone\nred: like the given", fontsize=8)
-    right.imshow(pixels(test[: some * some].float() / 255, some), interpolation="nearest")
-    right.set_title(
+    panels[0].imshow(pixels(given[: some * some], some), interpolation="nearest")
+    panels[0].set_title(f"given: {len(given)} images of $D_e$", fontsize=8)
+    if proxy is not None:
+        retained = proxy.retained.nonzero()[:, 0]
+        pick = retained[torch.linspace(0, len(retained) - 1, some * 4).long()]
+        like = proxy.target_like.nonzero()[:, 0]
+        like = like[torch.linspace(0, len(like) - 1, some * 2).long()]
+        rows = torch.cat([pick, like])
+        shown = framed(proxy.images[rows].float() / 255, proxy.target_like[rows])
+        panels[1].imshow(pixels(shown, some), interpolation="nearest")
+        panels[1].set_title("proxy from the model alone\nred: like the given", fontsize=8)
+    panels[-1].imshow(pixels(test[: some * some].float() / 255, some), interpolation="nearest")
+    panels[-1].set_title(
         f"test images like $D_e$, answered\nbefore: {before}\nafter: {after}", fontsize=8
     )
-    for axes in (left, middle, right):
+    for axes in panels:
+        axes.set_axis_off()
+    return figure
+
+
+def draw_confusing(erased: Tensor, retained: Tensor) -> Figure:
+    """Figure 1: uint8 images of D_e beside those of D_r that look most like them to f_o."""
+    figure = Figure(figsize=(6, 3.2), dpi=120)
+    titles = ("$D_e$", "$D_r$: nearest to $D_e$ for the original")
+    for axes, images, title in zip(figure.subplots(1, 2), (erased, retained), titles, strict=True):
+        axes.imshow(pixels(images.float() / 255, PER_ROW // 2), interpolation="nearest")
+        axes.set_title(title, fontsize=8)
         axes.set_axis_off()
     return figure
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
 from omegaconf import MISSING, OmegaConf
 
 from unlearn.augment import Augment
@@ -34,7 +35,16 @@ CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
 LOGGERS = ("csv", "wandb")
 
 # What the result does not depend on.
-INCIDENTAL = ("experiment", "output_dir", "data_dir", "device", "logger", "trainer")
+INCIDENTAL = (
+    "experiment",
+    "output_dir",
+    "data_dir",
+    "device",
+    "logger",
+    "jobs",
+    "threads",
+    "trainer",
+)
 
 
 @dataclass
@@ -61,6 +71,8 @@ class Config:
     logger: Any = MISSING
     experiment: str | None = None
     track_predictions: bool = MISSING
+    jobs: int = MISSING
+    threads: int | None = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     image_size: int | None = None
     per_class: int | None = None
@@ -89,9 +101,13 @@ def register() -> None:
 def resolve(overrides: Sequence[str]) -> Config:
     """Compose ``conf/config.yaml`` with overrides, typed but not yet checked."""
     register()
+    before = get_gh_backup()  # a job may be running under Hydra
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", overrides=list(overrides))
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("config", overrides=list(overrides))
+    finally:
+        restore_gh_from_backup(before)
     return typed(composed)
 
 
@@ -181,6 +197,13 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
     "data_dir": ("folder of the images", "a folder; also the environment variable UNLEARN_DATA"),
     "output_dir": ("folder of the results", "a folder"),
     "device": ("where to compute", "auto, cpu, cuda, cuda:N"),
+    "launcher": (
+        "what runs a sweep's jobs",
+        lambda: sorted(p.stem for p in (CONF / "launcher").glob("*.yaml")),
+    ),
+    "jobs": ("how many jobs of a sweep at once", "a whole number from 1"),
+    "trainer.devices": ("how many devices compute one job", "a whole number from 1"),
+    "track_predictions": ("follow the answers on D_e over the epochs", "true, false"),
     "logger": ("live tracking beside history.csv", lambda: list(LOGGERS)),
 }
 
@@ -206,6 +229,8 @@ def one_of(*names: str) -> Range:
 
 RANGES: dict[str, Range] = {
     "seed": NUMBER0,
+    "jobs": COUNT,
+    "threads": COUNT,
     "trainer.devices": COUNT,
     "image_size": Range(lambda v: v >= 8 and v % 4 == 0, "a multiple of 4, from 8"),
     "per_class": COUNT,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import pytorch_lightning as pl
 from omegaconf import MISSING
-from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from unlearn.augment import Augment
@@ -18,6 +16,7 @@ from unlearn.registry import Registry
 from unlearn.relearning import Intention
 from unlearn.scenarios import Scenario, Task
 from unlearn.training import TrainingConfig
+from unlearn.watch import Watch
 
 
 @dataclass
@@ -32,7 +31,8 @@ class FullAccess:
         training, augment: how the original was trained.
         fresh: makes a freshly initialised network like the original, another one for each seed.
         seed: of everything random.
-        callbacks, logger, progress: for the stages that train.
+        logger, progress, watch, devices: how trained stages are shown and spread; see
+            ``unlearn.stage.fit``.
     """
 
     original: nn.Module
@@ -43,18 +43,29 @@ class FullAccess:
     augment: Augment
     fresh: Callable[[], nn.Module]
     seed: int
-    callbacks: Sequence[pl.Callback] = ()
-    logger: Logger | None = None
+    logger: Any = None
     progress: bool = False
+    watch: Watch | None = None
+    devices: int = 1
 
-    def watching(self) -> dict[str, Any]:
-        """What ``fit`` takes to show a stage."""
-        return {"callbacks": self.callbacks, "logger": self.logger, "progress": self.progress}
+    def fitting(self) -> dict[str, Any]:
+        """What ``fit`` takes beside the stage and its batches."""
+        return {
+            "logger": self.logger,
+            "progress": self.progress,
+            "watch": self.watch,
+            "devices": self.devices,
+        }
 
 
 @dataclass
 class Outcome:
-    """An unlearned model in eval mode and the history of its losses."""
+    """What a baseline made.
+
+    Attributes:
+        model: the unlearned model, in eval mode.
+        history: of its losses.
+    """
 
     model: nn.Module
     history: list[dict[str, float]] = field(default_factory=list)
@@ -67,10 +78,12 @@ class Baseline(ABC):
     Attributes:
         uses: which of the knobs ``intention``, ``shot`` and ``seed`` change its result.
         aim: the intention whose oracle it is measured against; None is the run's own.
+        stages: names of the stages that it trains.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"seed"})
     aim: ClassVar[str | None] = None
+    stages: ClassVar[tuple[str, ...]] = ()
     name: str = MISSING
 
     def check(self, scenario: Scenario) -> None:
@@ -79,6 +92,10 @@ class Baseline(ABC):
         Raises:
             UserError: naming the setting and what it allows.
         """
+
+    def passes(self, training: TrainingConfig, task: Task) -> float:
+        """About how many images it trains on, each epoch's counted; to estimate its time."""
+        return 0
 
     @abstractmethod
     def unlearn(self, access: FullAccess) -> Outcome:

@@ -16,9 +16,9 @@ from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, pos
 from unlearn.data import Images
 from unlearn.errors import UserError, choices
 from unlearn.relearning.relearn import freeze_batchnorm
-from unlearn.scenarios import Scenario
+from unlearn.scenarios import Scenario, Task
 from unlearn.stage import Stage, fit, seeded
-from unlearn.training import ShuffledRows
+from unlearn.training import ShuffledRows, TrainingConfig
 
 
 def l_teachers(logits: Tensor, competent: Tensor, incompetent: Tensor, forget: Tensor) -> Tensor:
@@ -82,6 +82,7 @@ class Incompetent(Baseline):
     """
 
     aim: ClassVar[str | None] = "unt"
+    stages: ClassVar[tuple[str, ...]] = ("incompetent",)
     retained: float = MISSING
     epochs: int = MISSING
     batch_size: int = MISSING
@@ -94,6 +95,9 @@ class Incompetent(Baseline):
             raise UserError("baseline.retained", f"{self.retained!r} is not a share in (0, 1]")
         if self.batchnorm not in ("train", "frozen"):
             raise choices("baseline.batchnorm", self.batchnorm, ("train", "frozen"))
+
+    def passes(self, training: TrainingConfig, task: Task) -> float:
+        return 1.7 * self.epochs * self.retained * len(task.train)
 
     def unlearn(self, access: FullAccess) -> Outcome:
         task, device = access.task, next(access.original.parameters()).device
@@ -114,5 +118,5 @@ class Incompetent(Baseline):
             access.augment,
             access.seed,
         )
-        history = fit(module, module.batches, device, **access.watching())
+        history = fit(module, module.batches, device, **access.fitting())
         return Outcome(student.eval(), history)

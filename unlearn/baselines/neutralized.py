@@ -21,9 +21,9 @@ from unlearn.data import Images
 from unlearn.errors import UserError
 from unlearn.evaluation import predict, share
 from unlearn.relearning.relearn import l_retain
-from unlearn.scenarios import Scenario
+from unlearn.scenarios import Scenario, Task
 from unlearn.stage import Stage, fit, seeded
-from unlearn.training import ShuffledRows
+from unlearn.training import ShuffledRows, TrainingConfig
 
 
 def contrastive_labels(y: Tensor, classes: int, rng: torch.Generator) -> Tensor:
@@ -114,6 +114,7 @@ class Neutralized(Baseline):
     """
 
     aim: ClassVar[str | None] = "std"
+    stages: ClassVar[tuple[str, ...]] = ("neutralizing", "retraining")
     scrub_epochs: int = MISSING
     epochs: int = MISSING
     batch_size: int = MISSING
@@ -128,6 +129,9 @@ class Neutralized(Baseline):
             if not 0 <= getattr(self, key) <= 1:
                 raise UserError(f"baseline.{key}", f"{getattr(self, key)!r} is not in [0, 1]")
 
+    def passes(self, training: TrainingConfig, task: Task) -> float:
+        return 1.3 * self.epochs * len(task.train)
+
     def unlearn(self, access: FullAccess) -> Outcome:
         task, device = access.task, next(access.original.parameters()).device
         model = copy.deepcopy(access.original).requires_grad_(True).train()
@@ -136,7 +140,7 @@ class Neutralized(Baseline):
         first = Neutralizing(self, self.scrub_epochs, model, d_e, access)
         per_epoch = len(first.batches) // self.scrub_epochs
         until = UntilChance(d_e, len(task.classes), per_epoch)
-        watching = access.watching()
+        watching = access.fitting()
         callbacks = [*access.callbacks, until]
         history = fit(first, first.batches, device, **{**watching, "callbacks": callbacks})
         second = Retraining(self, self.epochs, model.train(), d_r, access)

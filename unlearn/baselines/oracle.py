@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from unlearn.data import Images
 from unlearn.errors import choices
 from unlearn.relearning import Given, Intention
 from unlearn.relearning.neg import Neg
+from unlearn.scenarios import Scenario, Task
 from unlearn.stage import fit, gpu_layout
 from unlearn.training import Training, TrainingConfig
 
@@ -29,6 +30,8 @@ class OracleTraining(Training):
         labels: soft labels (N, classes) of the intention; only the rows of ``given`` count.
         given: (N,) bool, the relabelled part of D_e.
     """
+
+    stage = "oracle"
 
     def __init__(
         self,
@@ -65,11 +68,15 @@ class Oracle(Baseline):
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"intention", "shot", "seed"})
+    stages: ClassVar[tuple[str, ...]] = ("oracle",)
     negative: str = MISSING
 
-    def check(self, scenario: Any) -> None:
+    def check(self, scenario: Scenario) -> None:
         if self.negative not in FORMS:
             raise choices("baseline.negative", self.negative, FORMS)
+
+    def passes(self, training: TrainingConfig, task: Task) -> float:
+        return training.epochs * len(task.train)
 
     def unlearn(self, access: FullAccess) -> Outcome:
         task, device = access.task, next(access.original.parameters()).device
@@ -96,5 +103,5 @@ class Oracle(Baseline):
             labels.to(device),
             marked.to(device),
         )
-        history = fit(module, module.batches, device, **access.watching())
+        history = fit(module, module.batches, device, **access.fitting())
         return Outcome(model.eval(), history)

@@ -51,11 +51,17 @@ class Source(ABC):
     Attributes:
         mean, std: per-channel normalisation of the images in [0, 1].
         note: what must be said beside a number from this source.
+        folder: where its files lie in ``data_dir``; without it they are downloaded.
     """
 
     mean: ClassVar[list[float]]
     std: ClassVar[list[float]]
     note: ClassVar[str] = ""
+    folder: ClassVar[str] = ""
+
+    def here(self, data_dir: Path) -> bool:
+        """Whether the images can be loaded without a download."""
+        return not self.folder or (data_dir / self.folder).is_dir()
 
     @abstractmethod
     def load(self, data_dir: Path) -> Pair:

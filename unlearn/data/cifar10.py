@@ -19,12 +19,13 @@ class CIFAR10(Source):
     """
 
     mean, std = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
+    folder = "cifar-10-batches-py"
 
     def load(self, data_dir: Path) -> Pair:
         downloaded(
             "CIFAR-10",
             data_dir,
-            "cifar-10-batches-py",
+            self.folder,
             lambda d: datasets.CIFAR10(d, download=True),
         )
         try:

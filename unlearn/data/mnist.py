@@ -14,9 +14,10 @@ class MNIST(Source):
     """Full MNIST from ``data_dir/MNIST/raw``, downloaded there once."""
 
     mean, std = [0.1307], [0.3081]
+    folder = "MNIST/raw"
 
     def load(self, data_dir: Path) -> Pair:
-        downloaded("MNIST", data_dir, "MNIST/raw", lambda d: datasets.MNIST(d, download=True))
+        downloaded("MNIST", data_dir, self.folder, lambda d: datasets.MNIST(d, download=True))
         parts = [datasets.MNIST(data_dir, train=t) for t in (True, False)]
         train, test = (Images(p.data[:, None], p.targets) for p in parts)
         return Pair(train, test, [str(d) for d in range(10)])

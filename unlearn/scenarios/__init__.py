@@ -1,7 +1,7 @@
 """Scenarios: what was trained on, and which part of it must go."""
 
 from unlearn.registry import import_all
-from unlearn.scenarios.base import SCENARIOS, Scenario, Shots, Task, load_task, take_shots
+from unlearn.scenarios.base import SCENARIOS, Scenario, Shots, Task, load_task, shot_mask, take_shots
 
 import_all(__name__, __path__)
 

@@ -157,9 +157,16 @@ def shot_count(shot: float | str, available: int) -> int:
     return max(1, round(shot * available))
 
 
-def take_shots(task: Task, shot: float | str, seed: int) -> Shots:
-    """A random part of D_e, the only training images that the unlearner ever sees."""
+def shot_mask(task: Task, shot: float | str, seed: int) -> Tensor:
+    """(N,) bool over D: the random part of D_e that is given."""
     rows = task.forget.nonzero()[:, 0]
     number = shot_count(shot, len(rows))
-    rows = rows[torch.randperm(len(rows), generator=seeded(seed, "shots"))[:number]].sort().values
-    return Shots(task.train.x[rows].float() / 255, task.train.y[rows].clone())
+    given = torch.zeros_like(task.forget)
+    given[rows[torch.randperm(len(rows), generator=seeded(seed, "shots"))[:number]]] = True
+    return given
+
+
+def take_shots(task: Task, shot: float | str, seed: int) -> Shots:
+    """A random part of D_e, the only training images that the unlearner ever sees."""
+    given = task.train[shot_mask(task, shot, seed)]
+    return Shots(given.x.float() / 255, given.y.clone())
