@@ -6,6 +6,7 @@ from unlearn.forget import forget
 from unlearn.settings import settings
 from unlearn.unlearner import Result, Settings
 from unlearn.version import __version__
+from unlearn.watch import Watch
 
 __all__ = [
     "NotSeparable",
@@ -13,6 +14,7 @@ __all__ = [
     "Settings",
     "TrainingDiverged",
     "UserError",
+    "Watch",
     "__version__",
     "forget",
     "settings",

@@ -15,6 +15,7 @@ from unlearn.relearning import Intention
 from unlearn.settings import intention_named
 from unlearn.settings import settings as load_settings
 from unlearn.unlearner import Result, Settings, few_shot_unlearn
+from unlearn.watch import Watch
 
 
 def forget(
@@ -33,6 +34,7 @@ def forget(
     callbacks: Sequence[pl.Callback] = (),
     logger: Logger | None = None,
     progress: bool = False,
+    watch: Watch | None = None,
 ) -> Result:
     """Unlearn what a few images show, without training data (Sections 3 and 4).
 
@@ -53,6 +55,8 @@ def forget(
         store: a folder that keeps finished stages; the same call goes on from there.
         callbacks, logger: for Lightning, during inversion and relearning.
         progress: show the stages' progress on standard error.
+        watch: images whose predictions are counted after every epoch of relearning, for
+            ``Result.predictions``.
 
     Raises:
         UserError: if an argument cannot be.
@@ -78,4 +82,5 @@ def forget(
         callbacks=callbacks,
         logger=logger,
         progress=progress,
+        watch=watch,
     )

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -18,15 +18,25 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from unlearn.errors import TrainingDiverged
+from unlearn.watch import Counter, Watch
 
 LOG_POINTS = 50
 HINT = "lower {stage}.lr or look at {stage}'s other settings; finished stages are kept"
+
+
+class Epochs(Protocol):
+    """Batches in epochs: ``ends`` is the number of steps done when each epoch ends."""
+
+    ends: list[int]
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class Stage(pl.LightningModule):
     """A training stage: ``losses`` gives named losses of a batch, ``loss`` is minimised.
 
     ``history`` fills with one dict every few steps; the host waits for the device only then.
+    ``predictions`` fills with the counts of a ``Watch`` on ``model``, if there is one.
     """
 
     stage = "stage"
@@ -35,6 +45,7 @@ class Stage(pl.LightningModule):
         super().__init__()
         self.steps = steps
         self.history: list[dict[str, float]] = []
+        self.predictions: dict[str, list[Any]] = {"epoch": [], "counts": []}
         self.every = max(1, steps // LOG_POINTS)
         self._first_bad = torch.tensor(-1)
 
@@ -167,15 +178,19 @@ def fit(
     callbacks: Sequence[pl.Callback] = (),
     logger: Logger | None = None,
     progress: bool = False,
+    watch: Watch | None = None,
 ) -> list[dict[str, float]]:
     """Train ``module`` for ``module.steps`` steps over ``batches``; returns its history.
 
-    The caller's random state and the modules' modes are left alone.
+    The caller's random state and the modules' modes are left alone. With a ``watch``, which needs
+    batches in ``Epochs`` and a ``module.model``, ``watch.predictions[module.stage]`` is filled.
 
     Raises:
         TrainingDiverged: at a NaN or infinite loss.
     """
-    shown = [ProgressLine()] if progress else []
+    shown: list[pl.Callback] = [ProgressLine()] if progress else []
+    if watch is not None:
+        shown.append(Counter(watch, cast(Epochs, batches).ends))
     with quiet_lightning(), torch.random.fork_rng(_cuda_of(device)):
         trainer_on(
             device,
@@ -188,6 +203,8 @@ def fit(
         ).fit(module, batches)
     module.to(device)
     module.check()
+    if watch is not None:
+        watch.predictions[module.stage] = module.predictions
     return module.history
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unlearn.augment import Augment
 from unlearn.data import Images
 from unlearn.stage import Stage, fit, gpu_layout, seeded
+from unlearn.watch import Watch
 
 
 @dataclass
@@ -35,13 +36,15 @@ class ShuffledRows:
     """Index batches of a data set that lies on the device, reshuffled every epoch."""
 
     def __init__(self, rows: int, size: int, epochs: int, rng: torch.Generator) -> None:
-        self.rows, self.size, self.epochs, self.rng = rows, size, epochs, rng
+        self.rows, self.size, self.rng = rows, size, rng
+        steps = -(-rows // size)
+        self.ends = [steps * (epoch + 1) for epoch in range(epochs)]
 
     def __len__(self) -> int:
-        return self.epochs * -(-self.rows // self.size)
+        return self.ends[-1]
 
     def __iter__(self) -> Iterator[Tensor]:
-        for _ in range(self.epochs):
+        for _ in self.ends:
             order = torch.randperm(self.rows, device=self.rng.device, generator=self.rng)
             yield from order.split(self.size)
 
@@ -92,6 +95,7 @@ def train(
     callbacks: Sequence[pl.Callback] = (),
     logger: Logger | None = None,
     progress: bool = False,
+    watch: Watch | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place, leave it in eval mode; returns the history of the loss.
 
@@ -107,6 +111,7 @@ def train(
         callbacks=callbacks,
         logger=logger,
         progress=progress,
+        watch=watch,
     )
     model.eval()
     return history

@@ -28,6 +28,7 @@ from unlearn.relearning import Intention, RelearningConfig, relearn
 from unlearn.stage import gpu_layout
 from unlearn.store import Made, Store, fingerprint, state_of
 from unlearn.version import __version__
+from unlearn.watch import Watch, key_of, remark_of
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class Result:
         history: losses over the steps of ``inversion`` and ``relearning``.
         seconds: duration of each stage, as first computed.
         generator: the trained generator, in eval mode.
+        predictions: with a watch, for ``relearning`` the numbers of its ``epoch``s and for each
+            the ``counts`` of predictions in every class.
     """
 
     model: nn.Module
@@ -62,6 +65,7 @@ class Result:
     history: dict[str, list[dict[str, float]]]
     seconds: dict[str, float]
     generator: Generator
+    predictions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -93,13 +97,14 @@ def few_shot_unlearn(
     callbacks: Sequence[pl.Callback] = (),
     logger: Logger | None = None,
     progress: bool = False,
+    watch: Watch | None = None,
 ) -> Result:
     """Inversion, filtration, relearning; ``unlearn.forget`` says what the arguments are."""
     cfg = settings
     given = _check(model, shots, labels, correct_labels, intention, penultimate, normalize, seed)
     augment = cfg.augment
     device = given.shots.device
-    watch = {"callbacks": callbacks, "logger": logger, "progress": progress}
+    shown: dict[str, Any] = {"callbacks": callbacks, "logger": logger, "progress": progress}
     keep = Store(Path(store)) if store is not None else None
     seconds: dict[str, float] = {}
 
@@ -129,7 +134,7 @@ def few_shot_unlearn(
             given.head,
             given.penultimate,
         )
-        history = invert(module, device, **watch)  # type: ignore[arg-type]
+        history = invert(module, device, **shown)
         return state_of(generator), {"history": history}
 
     key = given.key | {"augment": asdict(augment), "inversion": _plain(cfg.inversion)}
@@ -166,15 +171,17 @@ def few_shot_unlearn(
             given.correct,
             augment,
             seed,
-            **watch,  # type: ignore[arg-type]
+            **shown,
+            watch=watch,
         )
-        return state_of(unlearned), {"history": history}
+        return state_of(unlearned), {"history": history, **remark_of(watch, "relearning")}
 
     key = key | {
         "relearning": asdict(cfg.relearning),
         "intention": asdict(intention),
         "correct": given.correct,
         "proxy": fingerprint(tensors),
+        **key_of(watch),
     }
     state, relearned = stage("relearning", key, make_model)
     unlearned = given.original.requires_grad_(True)
@@ -186,6 +193,7 @@ def few_shot_unlearn(
         {"inversion": inverted["history"], "relearning": relearned["history"]},
         seconds,
         generator,
+        {"relearning": relearned["predictions"]} if watch is not None else {},
     )
 
 

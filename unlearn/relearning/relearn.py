@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,6 +18,7 @@ from unlearn.augment import Augment
 from unlearn.filtration import Proxy
 from unlearn.relearning.base import Given, Intention, soft_cross_entropy
 from unlearn.stage import Stage, fit, seeded
+from unlearn.watch import Watch
 
 
 @dataclass
@@ -85,9 +87,10 @@ class Batches:
         everything = torch.arange(len(lesson.forget), device=lesson.forget.device)
         later = everything if lesson.imposed else everything[~lesson.forget]
         self.epochs = [everything if e < scrub else later for e in range(cfg.epochs)]
+        self.ends = list(accumulate(-(-len(rows) // self.size) for rows in self.epochs))
 
     def __len__(self) -> int:
-        return sum(-(-len(rows) // self.size) for rows in self.epochs)
+        return self.ends[-1]
 
     def __iter__(self) -> Iterator[tuple[Tensor, bool]]:
         """Rows and whether they are scrubbed."""
@@ -179,6 +182,7 @@ def relearn(
     callbacks: Sequence[pl.Callback] = (),
     logger: Logger | None = None,
     progress: bool = False,
+    watch: Watch | None = None,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Adjust a copy of f_o to the intention.
 
@@ -187,6 +191,7 @@ def relearn(
         proxy: the refined and split samples.
         shots: D_e, (k, C, H, W) in [0, 1].
         target: the label of D_e; ``correct`` its right label, where known.
+        watch: images whose predictions are counted after every epoch.
 
     Returns:
         The unlearned model in eval mode, and the history of losses.
@@ -208,5 +213,6 @@ def relearn(
         callbacks=callbacks,
         logger=logger,
         progress=progress,
+        watch=watch,
     )
     return model.eval(), history

@@ -1,0 +1,75 @@
+"""What a model answers on chosen images while it is being trained (Figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from unlearn.models.probe import evaluating
+from unlearn.store import fingerprint
+
+CHUNK = 512
+
+
+@dataclass
+class Watch:
+    """Images on which a stage's predictions are counted at the end of every epoch.
+
+    Attributes:
+        images: uint8 (M, C, H, W).
+        classes: how many classes there are.
+        predictions: for each stage watched last, its ``epoch`` numbers and as many ``counts``,
+            each of ``classes`` whole numbers that sum to M.
+    """
+
+    images: Tensor
+    classes: int
+    predictions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def count(self, model: nn.Module) -> list[int]:
+        """Predictions in each class; the model's modes and the random state stay as they are."""
+        device = next(model.parameters()).device
+        cuda = [device] if device.type == "cuda" else []
+        with evaluating(model), torch.random.fork_rng(cuda):
+            answers = [
+                model(part.to(device, torch.get_default_dtype()) / 255).argmax(-1).cpu()
+                for part in self.images.split(CHUNK)
+            ]
+        return cast(list[int], torch.cat(answers).bincount(minlength=self.classes).tolist())
+
+
+class Counter(pl.Callback):
+    """Counts a stage's predictions at the end of every epoch, into ``stage.predictions``.
+
+    Args:
+        watch: what is looked at.
+        ends: the number of steps done when each epoch ends.
+    """
+
+    def __init__(self, watch: Watch, ends: Sequence[int]) -> None:
+        self.watch, self.ends = watch, ends
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        if trainer.global_step not in self.ends:
+            return
+        seen = cast(dict[str, list[Any]], pl_module.predictions)
+        seen["epoch"].append(float(self.ends.index(trainer.global_step) + 1))
+        seen["counts"].append(self.watch.count(cast(nn.Module, pl_module.model)))
+
+
+def key_of(watch: Watch | None) -> dict[str, str]:
+    """What a watch adds to a stage's store key: nothing if there is none."""
+    return {} if watch is None else {"watch": fingerprint({"images": watch.images})}
+
+
+def remark_of(watch: Watch | None, stage: str) -> dict[str, Any]:
+    """What a watch adds to the remark of a stage just computed: nothing if there is none."""
+    return {} if watch is None else {"predictions": watch.predictions[stage]}
