@@ -13,24 +13,28 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
 from unlearn.errors import UserError, choices
+from unlearn.jobs import jobs_of, parse
 from unlearn.machine import share_threads
 from unlearn.settings import CONF, KNOBS, Config, check, register, resolve, typed, unknown_key
-from unlearn.sweeper import jobs_of, parse, register_sweeper
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = [a for a in arguments if a != "--dry-run"]
     try:
         register()
-        register_sweeper()
         parsed = get_args_parser().parse_args(arguments)
         if parsed.cfg or parsed.info or parsed.shell_completion:
             return show(arguments)
@@ -123,8 +126,16 @@ def sweep(overrides: list[str], jobs: list[list[str]], configs: list[Config]) ->
     from unlearn.runs import compare
 
     with hydra_here() as engine:
-        batches = engine.multirun("config", job, overrides, with_log_configuration=False)
-    outcomes = [result.return_value for batch in batches for result in batch]
+        # What is swept differs between the jobs; the launcher's settings do not.
+        common = [o for o in overrides if not parse([o])[0].is_sweep_override()]
+        cfg = engine.compose_config(
+            "config", common, run_mode=RunMode.MULTIRUN, with_log_configuration=False
+        )
+        Path(cfg.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        context = HydraContext(config_loader=engine.config_loader, callbacks=Callbacks(cfg))
+        launcher = Plugins.instance().instantiate_launcher(context, job, cfg)
+        results = launcher.launch(jobs, initial_job_idx=0)
+    outcomes = [result.return_value for result in results]
     for cfg in configs:
         compare(cfg)
     failed = [(words, o) for words, o in zip(jobs, outcomes, strict=True) if o["error"]]
@@ -145,7 +156,7 @@ def job(composed: DictConfig) -> dict[str, Any]:
     speak()
     cfg = typed(composed)
     try:
-        task(cfg, HydraConfig.get().job.get("num", 0))
+        task(cfg, number())
         return {"status": 0, "error": None}
     except UserError as error:
         outcome = {"status": BAD_INPUT, "error": str(error)}
@@ -156,12 +167,18 @@ def job(composed: DictConfig) -> dict[str, Any]:
     return outcome
 
 
-def task(cfg: Config, number: int) -> None:
-    """Compute job ``number`` and say what came of it."""
+def number() -> int:
+    """The job's number within its sweep."""
+    running = HydraConfig.get()
+    return running.job.num if running.mode == RunMode.MULTIRUN else 0
+
+
+def task(cfg: Config, place: int) -> None:
+    """Compute the job at ``place`` of a sweep and say what came of it."""
     from unlearn.pipeline import run
 
     share_threads(cfg.threads, cfg.jobs)
-    metrics = run(cfg, number)
+    metrics = run(cfg, place)
     Console().print(table_of(metrics))
     print(metrics["path"], flush=True)
 
@@ -291,7 +308,7 @@ def usage() -> str:
         "  python run.py KEY=VALUE ...            one run",
         "  python run.py -m KEY=VALUE,VALUE ...   a sweep: every combination",
         "  python run.py -m experiment=table1     every cell of a table",
-        "  ... --dry-run                          which jobs, which are finished, how long the rest",
+        "  ... --dry-run                          the jobs, which are finished, how long the rest",
         "",
     ]
     for name, (what, allowed) in KNOBS.items():

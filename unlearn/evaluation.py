@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from unlearn.filtration.filtrate import entropy
 from unlearn.measures import Outputs, attack_success_rate, feature_norms, membership, outputs
-from unlearn.models.probe import evaluating
 from unlearn.scenarios import Task
-
-
-@torch.no_grad()
-def predict(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
-    """Predicted classes (N,) of uint8 images (N, C, H, W), on the CPU."""
-    device = next(model.parameters()).device
-    with evaluating(model):
-        parts = [model(p.to(device).float() / 255).argmax(-1).cpu() for p in x.split(batch_size)]
-    return torch.cat(parts)
 
 
 def share(hits: Tensor) -> float:

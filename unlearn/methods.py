@@ -75,7 +75,6 @@ class Job:
             "logger": self.logger,
             "progress": True,
             "watch": self.watch,
-            "devices": self.cfg.trainer.devices,
         }
 
 
@@ -95,9 +94,7 @@ def get_original(job: Job) -> tuple[Classifier, dict[str, Any]]:
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         start = time.perf_counter()
-        history = train(
-            cfg.training, model, task.train, cfg.augment, job.device, **job.fitting()
-        )
+        history = train(cfg.training, model, task.train, cfg.augment, job.device, **job.fitting())
         remark = {"history": history, "seconds": time.perf_counter() - start}
         return state_of(model), remark | remark_of(job.watch, "training")
 
@@ -188,7 +185,8 @@ def unlearn_by_baseline(job: Job, original: Classifier) -> Made:
         )
         remark = {"history": outcome.history, "seconds": time.perf_counter() - start}
         if job.watch is not None:
-            remark["predictions"] = {s: job.watch.predictions[s] for s in baseline.stages}
+            seen = job.watch.predictions
+            remark["predictions"] = {s: seen[s] for s in baseline.stages if s in seen}
         return state_of(outcome.model), remark
 
     known = relevant(cfg)
@@ -203,7 +201,10 @@ def unlearn_by_baseline(job: Job, original: Classifier) -> Made:
             if k in known
         },
     }
-    state, remark = job.store.get(baseline.name, key | key_of(job.watch), make)
+    if baseline.stages:
+        state, remark = job.store.get(baseline.name, key | key_of(job.watch), make)
+    else:
+        state, remark = make()
     model = classifier(cfg, task).to(job.device)
     model.load_state_dict(state)
     figures: dict[str, Callable[[], Any]] = {}
@@ -229,7 +230,9 @@ def confusing(original: Classifier, task: Task, number: int = 36) -> tuple[Tenso
         uint8 images (n, C, H, W) twice, n <= ``number``.
     """
     rest = ~task.forget & (task.train.y == task.target)
-    erased, retained = (task.train.x[m] for m in (task.forget, rest if rest.any() else ~task.forget))
+    erased, retained = (
+        task.train.x[m] for m in (task.forget, rest if rest.any() else ~task.forget)
+    )
     device = next(original.parameters()).device
     near, far = (
         torch.cat([original.features(p.to(device).float() / 255).cpu() for p in x.split(500)])

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from unlearn import pictures
 from unlearn.estimate import in_words, stage_seconds
-from unlearn.evaluation import accuracies, evaluate, predict, share
+from unlearn.evaluation import accuracies, evaluate, share
 from unlearn.machine import hardware, pick_device
 from unlearn.methods import Job, Made, few_shot, get_original, unlearn_by_baseline
+from unlearn.models.probe import predict
 from unlearn.runs import (
     ANSWERS,
     answers,
@@ -148,7 +149,7 @@ def what_is_given(job: Job) -> str:
 
 
 def draw(job: Job, made: Made, before: Tensor, after: Tensor) -> None:
-    """The run's pictures, with the answers on test D_e of predicted classes (M,) of the test set."""
+    """The run's pictures; ``before`` and ``after`` are predicted classes (M,) of the test set."""
     task, folder = job.task, job.folder / "pictures"
     for name, figure in made.figures.items():
         pictures.save(figure(), folder / f"{name}.png")

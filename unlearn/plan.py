@@ -94,9 +94,7 @@ def measured(configs: Iterable[Config]) -> dict[str, Costs]:
     return known
 
 
-def costs_of(
-    cfg: Config, known: dict[str, Costs], timed: dict[str, Costs | None]
-) -> Costs | None:
+def costs_of(cfg: Config, known: dict[str, Costs], timed: dict[str, Costs | None]) -> Costs | None:
     """Seconds of a job's stages; None where they cannot be told for want of the data."""
     # As JSON gives them back: lists for tuples.
     key = length(json.loads(json.dumps(relevant(cfg))))

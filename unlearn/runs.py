@@ -146,7 +146,12 @@ def distance_to_oracle(cfg: Config, folder: Path) -> dict[str, float]:
         "oracle_js_D_e": js_divergence(a[erased], b[erased]),
         "oracle_abs_D_r": d_r,
         "oracle_abs_D_e": d_e,
-        "tug_of_war": (1 - d_r) * (1 - d_e),
+        "tug_of_war": tug_of_war(
+            ours["metrics"]["D_r"],
+            ours["metrics"]["D_e"],
+            oracle["metrics"]["D_r"],
+            oracle["metrics"]["D_e"],
+        ),
     }
 
 

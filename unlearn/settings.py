@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
@@ -84,10 +85,22 @@ class Config:
     relearning: RelearningConfig = field(default_factory=RelearningConfig)
 
 
+@dataclass
+class TableConf(BasicSweeperConf):
+    """Hydra's node ``hydra.sweeper``, where an experiment's YAML keeps its table."""
+
+    title: str = ""
+    measures: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict)
+
+
 def register() -> None:
     """Put the schema into Hydra's ConfigStore."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
+    store.store(group="hydra/sweeper", name="table", node=TableConf)
     registries: dict[str, Registry[Any]] = {
         "scenario": SCENARIOS,
         "intention": INTENTIONS,

@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 
-from unlearn.models.probe import evaluating
+from unlearn.models.probe import predict
 from unlearn.store import fingerprint
-
-CHUNK = 512
 
 
 @dataclass
@@ -31,17 +28,10 @@ class Watch:
     classes: int
     predictions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
-    @torch.no_grad()
     def count(self, model: nn.Module) -> list[int]:
         """Predictions in each class; the model's modes and the random state stay as they are."""
-        device = next(model.parameters()).device
-        cuda = [device] if device.type == "cuda" else []
-        with evaluating(model), torch.random.fork_rng(cuda):
-            answers = [
-                model(part.to(device, torch.get_default_dtype()) / 255).argmax(-1).cpu()
-                for part in self.images.split(CHUNK)
-            ]
-        return cast(list[int], torch.cat(answers).bincount(minlength=self.classes).tolist())
+        answers = predict(model, self.images)
+        return cast(list[int], answers.bincount(minlength=self.classes).tolist())
 
 
 class Counter(pl.Callback):

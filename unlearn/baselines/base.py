@@ -54,7 +54,6 @@ class FullAccess:
             "logger": self.logger,
             "progress": self.progress,
             "watch": self.watch,
-            "devices": self.devices,
         }
 
 
@@ -78,7 +77,7 @@ class Baseline(ABC):
     Attributes:
         uses: which of the knobs ``intention``, ``shot`` and ``seed`` change its result.
         aim: the intention whose oracle it is measured against; None is the run's own.
-        stages: names of the stages that it trains.
+        stages: names of the stages that it computes and that are worth keeping.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"seed"})

@@ -19,7 +19,7 @@ from unlearn.augment import Augment
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
 from unlearn.data import Images
 from unlearn.errors import UserError
-from unlearn.evaluation import predict, share
+from unlearn.models.probe import predict
 from unlearn.relearning.relearn import l_retain
 from unlearn.scenarios import Scenario, Task
 from unlearn.stage import Stage, fit, seeded
@@ -96,8 +96,8 @@ class UntilChance(pl.Callback):
     ) -> None:
         if trainer.global_step % self.per_epoch == 0:
             assert isinstance(pl_module, Neutralizing)
-            answers = predict(pl_module.model, self.erased.x)
-            if share(answers == self.erased.y.cpu()) <= self.chance:
+            right = predict(pl_module.model, self.erased.x) == self.erased.y.cpu()
+            if right.float().mean() <= self.chance:
                 trainer.should_stop = True
 
 
@@ -140,10 +140,9 @@ class Neutralized(Baseline):
         first = Neutralizing(self, self.scrub_epochs, model, d_e, access)
         per_epoch = len(first.batches) // self.scrub_epochs
         until = UntilChance(d_e, len(task.classes), per_epoch)
-        watching = access.fitting()
-        callbacks = [*access.callbacks, until]
-        history = fit(first, first.batches, device, **{**watching, "callbacks": callbacks})
+        shown = access.fitting()
+        history = fit(first, first.batches, device, callbacks=[until], **shown)
         second = Retraining(self, self.epochs, model.train(), d_r, access)
         second.original = access.original
-        history = history + fit(second, second.batches, device, **watching)
+        history = history + fit(second, second.batches, device, **shown)
         return Outcome(model.eval(), history)

@@ -63,6 +63,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@torch.no_grad()
+def predict(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
+    """Predicted classes (N,) of uint8 images (N, C, H, W), on the CPU.
+
+    The model is in eval mode for it, and the random state is left alone.
+    """
+    device = next(model.parameters()).device
+    with evaluating(model), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        parts = [
+            model(part.to(device, torch.get_default_dtype()) / 255).argmax(-1).cpu()
+            for part in x.split(batch_size)
+        ]
+    return torch.cat(parts)
+
+
 def flat(features: Tensor) -> Tensor:
     """(B, d, ...) -> (B, d): means over space, as a classifier's pooling would take."""
     return features.flatten(2).mean(2) if features.dim() > 2 else features

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
-from hydra.core.config_store import ConfigStore
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 
 from unlearn.baselines import BASELINES
 from unlearn.errors import UserError
@@ -18,39 +14,6 @@ from unlearn.experiments import Cell, Table, load_table
 
 # A cell that does not say so runs our method.
 UNSAID = {"baseline": "none"}
-
-
-@dataclass
-class CellSweeperConf(BasicSweeperConf):
-    """Hydra's node of the sweeper; an experiment's YAML keeps its table in it."""
-
-    _target_: str = "unlearn.sweeper.CellSweeper"
-    title: str = ""
-    measures: list[str] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)
-    columns: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, Any] = field(default_factory=dict)
-
-
-class CellSweeper(BasicSweeper):
-    """Hydra's basic sweeper, but for experiments: it launches the cells of their tables."""
-
-    def __init__(self, max_batch_size: int | None, params: Any = None, **_table: Any) -> None:
-        super().__init__(max_batch_size, params)
-
-    def split_arguments(  # type: ignore[override]
-        self, overrides: list[Override], max_batch_size: int | None
-    ) -> list[list[list[str]]]:
-        return [jobs_of(overrides)]
-
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Nothing to do: the command line has checked every job before."""
-
-
-def register_sweeper() -> None:
-    """Make the sweeper known to Hydra."""
-    ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=CellSweeperConf)
-    Plugins.instance().register(CellSweeper)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -118,7 +81,7 @@ def selected(cell: Cell, override: Override) -> bool:
     return settings_of(cell).get(override.get_key_element()) in values
 
 
-def seeds_of(table: Table, cell: Cell) -> list[int]:
+def seeds_of(table: Table, cell: Cell) -> tuple[int, ...]:
     """The table's seeds, or the first where the method draws nothing."""
     name = settings_of(cell)["baseline"]
     return table.seeds if name == "none" or "seed" in BASELINES[name].uses else table.seeds[:1]
