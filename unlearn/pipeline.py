@@ -145,8 +145,8 @@ def _run(
             in_words(expected),
         )
     pictures.save(pictures.draw_shots(shots.images), folder / "pictures" / "shots.png")
-    with tracker(cfg, folder) as logger:
-        original, remark = get_original(cfg, store, task, device, logger)
+    with tracker(cfg, folder, config_hash(cfg)) as track:
+        original, remark = get_original(cfg, store, task, device, track)
         before = accuracies(original, task)
         log.info("original: D_r %.2f %%, D_e %.2f %%", 100 * before["D_r"], 100 * before["D_e"])
         correct = None if task.correct is None else torch.full_like(shots.labels, task.correct)
@@ -162,7 +162,7 @@ def _run(
                 seed=cfg.seed,
                 store=store.root,
                 callbacks=[grid],
-                logger=logger,
+                logger=track,
                 progress=True,
             )
         except NotSeparable as error:
@@ -214,9 +214,8 @@ def _run(
         write_tensors(folder / "unlearned.safetensors", state_of(result.model))
         write_text(folder / "history.csv", history_csv(history))
         draw(folder / "pictures", task, shots, original, result)
-        if logger is not None:
-            logger.log_metrics({f"final/{k}": v for k, v in metrics["metrics"].items()})
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        track.finish(metrics, history, folder / "pictures")
     return {**metrics, "path": str(folder / "metrics.json")}
 
 
