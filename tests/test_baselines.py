@@ -20,8 +20,8 @@ from unlearn.baselines.neutralized import contrastive_labels, l_distil
 from unlearn.baselines.oracle import OracleTraining
 from unlearn.data import Images
 from unlearn.data.mnist5k import MNIST5k
-from unlearn.models.probe import predict
 from unlearn.models import ModelConfig, build
+from unlearn.models.probe import predict
 from unlearn.relearning.neg import Neg
 from unlearn.scenarios import SCENARIOS, Task
 from unlearn.settings import check, resolve

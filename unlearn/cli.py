@@ -128,12 +128,12 @@ def sweep(overrides: list[str], jobs: list[list[str]], configs: list[Config]) ->
     with hydra_here() as engine:
         # What is swept differs between the jobs; the launcher's settings do not.
         common = [o for o in overrides if not parse([o])[0].is_sweep_override()]
-        cfg = engine.compose_config(
+        composed = engine.compose_config(
             "config", common, run_mode=RunMode.MULTIRUN, with_log_configuration=False
         )
-        Path(cfg.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        context = HydraContext(config_loader=engine.config_loader, callbacks=Callbacks(cfg))
-        launcher = Plugins.instance().instantiate_launcher(context, job, cfg)
+        Path(composed.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        context = HydraContext(config_loader=engine.config_loader, callbacks=Callbacks(composed))
+        launcher = Plugins.instance().instantiate_launcher(context, job, composed)
         results = launcher.launch(jobs, initial_job_idx=0)
     outcomes = [result.return_value for result in results]
     for cfg in configs:

@@ -190,4 +190,4 @@ class SampleGrid(pl.Callback):
         save(figure, path)
         log_image = getattr(trainer.logger, "log_image", None)
         if log_image is not None:
-            log_image("samples", [str(path)], step=step)
+            log_image("inversion/samples", [str(path)], step=step)

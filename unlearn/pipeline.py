@@ -82,8 +82,8 @@ def _run(cfg: Config, folder: Path, device: torch.device, task: Task, shots: Sho
             "no GPU: the paper's scale takes about %s here; scale=demo takes minutes",
             in_words(expected),
         )
-    with tracker(cfg, folder, config_hash(cfg)) as tracking:
-        job.logger = tracking.loggers
+    with tracker(cfg, folder, config_hash(cfg)) as track:
+        job.logger = track
         original, remark = get_original(job)
         predicted = predict(original, task.test.x)
         before = accuracies(task, predicted)
@@ -134,8 +134,8 @@ def _run(cfg: Config, folder: Path, device: torch.device, task: Task, shots: Sho
         history = {"training": remark["history"], **made.history}
         write_text(folder / "history.csv", history_csv(history))
         draw(job, made, predicted, after.predicted)
-        tracking.finish(metrics)
-    write_metrics(folder, metrics)
+        write_metrics(folder, metrics)
+        track.finish(compare(cfg) or metrics, history, folder / "pictures")
 
 
 def what_is_given(job: Job) -> str:

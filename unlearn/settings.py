@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +34,7 @@ from unlearn.unlearner import Settings
 _HERE = Path(__file__).resolve().parent
 # A checkout keeps conf/ beside the package, an installed wheel inside it.
 CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
-LOGGERS = ("csv", "wandb")
+LOGGERS = ("wandb", "tensorboard", "csv", "none")
 
 # What the result does not depend on.
 INCIDENTAL = (
@@ -217,7 +218,7 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
     "jobs": ("how many jobs of a sweep at once", "a whole number from 1"),
     "trainer.devices": ("how many devices compute one job", "a whole number from 1"),
     "track_predictions": ("follow the answers on D_e over the epochs", "true, false"),
-    "logger": ("live tracking beside history.csv", lambda: list(LOGGERS)),
+    "logger": ("live tracking beside history.csv; or [several]", lambda: list(LOGGERS)),
 }
 
 
@@ -314,6 +315,32 @@ def check_settings(cfg: Config) -> None:
         raise choices("intention.form", cfg.intention.form, FORMS)
 
 
+def loggers(cfg: Config) -> list[str]:
+    """The trackers beside history.csv, which is always written: none for ``csv`` and ``none``.
+
+    Raises:
+        UserError: for what is no name or list of names, and for a tracker that is not installed.
+    """
+    names = [cfg.logger] if isinstance(cfg.logger, str) else cfg.logger
+    allowed = ", ".join(LOGGERS)
+    if not isinstance(names, list) or not names:
+        raise UserError("logger", f"{cfg.logger!r} is not a name or [a list] of {allowed}")
+    for name in names:
+        if name not in LOGGERS:
+            raise choices("logger", name, LOGGERS)
+    if len(set(names)) < len(names):
+        raise UserError("logger", f"{names} names one twice; each of {allowed} at most once")
+    if "none" in names and len(names) > 1:
+        raise UserError("logger", f"none stands alone; {names} may hold {allowed[:-6]}")
+    if "tensorboard" in names and find_spec("tensorboard") is None:
+        raise UserError(
+            "logger",
+            "tensorboard is not installed: pip install 'few-shot-unlearning[tensorboard]'; "
+            f"there are {allowed}",
+        )
+    return [name for name in names if name not in ("csv", "none")]
+
+
 def check(cfg: Config) -> None:
     """Refuse values out of range and combinations that cannot be, before any work.
 
@@ -321,6 +348,7 @@ def check(cfg: Config) -> None:
         UserError: naming the key and what is allowed.
     """
     check_settings(cfg)
+    loggers(cfg)
     shot_count(cfg.shot, 2**62)
     for key, value, names in (
         ("model", cfg.model.name, MODELS.list()),

@@ -63,7 +63,9 @@ class Stage(pl.LightningModule):
             row = {k: float(v.detach()) for k, v in losses.items()}
             self.history.append({"step": step + 1, **row})
             if self._trainer is not None and self.trainer.logger is not None:
-                self.log_dict({f"{self.stage}/{k}": v for k, v in row.items()})
+                # Lightning takes "step" for the step to log at, the stage's own.
+                named = {f"{self.stage}/{k}": v for k, v in row.items()}
+                self.log_dict({**named, "step": float(step + 1)})
         return losses["loss"]
 
     def check(self) -> None:
