@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.models.probe import evaluating
+from unlearn.parallel import alone
 from unlearn.store import fingerprint
 
 CHUNK = 512
@@ -36,7 +37,7 @@ class Watch:
         """Predictions in each class; the model's modes and the random state stay as they are."""
         device = next(model.parameters()).device
         cuda = [device] if device.type == "cuda" else []
-        with evaluating(model), torch.random.fork_rng(cuda):
+        with alone(), evaluating(model), torch.random.fork_rng(cuda):
             answers = [
                 model(part.to(device, torch.get_default_dtype()) / 255).argmax(-1).cpu()
                 for part in self.images.split(CHUNK)
@@ -58,7 +59,7 @@ class Counter(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        if trainer.global_step not in self.ends:
+        if not trainer.is_global_zero or trainer.global_step not in self.ends:
             return
         seen = cast(dict[str, list[Any]], pl_module.predictions)
         seen["epoch"].append(float(self.ends.index(trainer.global_step) + 1))
