@@ -182,7 +182,7 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
     "data_dir": ("folder of the images", "a folder; also the environment variable UNLEARN_DATA"),
     "output_dir": ("folder of the results", "a folder"),
     "device": ("where to compute", "auto, cpu, cuda, cuda:N"),
-    "logger": ("live tracking beside history.csv; or [several]", lambda: list(LOGGERS)),
+    "logger": ("live tracking beside history.csv, one or [a,list]", lambda: list(LOGGERS)),
 }
 
 
