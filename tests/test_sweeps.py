@@ -29,14 +29,18 @@ def errors(err: str) -> list[str]:
 def test_a_sweep_is_every_combination() -> None:
     jobs = expand(["intention=neg,cor", "seed=range(2)", "scale=demo"])
     assert [sorted(j) for j in jobs] == [
-        sorted([f"intention={i}", f"seed={s}", "scale=demo"]) for i in ("neg", "cor") for s in (0, 1)
+        sorted([f"intention={i}", f"seed={s}", "scale=demo"])
+        for i in ("neg", "cor")
+        for s in (0, 1)
     ]
 
 
 def test_a_table_is_its_cells_with_its_seeds() -> None:
     table, jobs = load_table("table1"), expand(["experiment=table1", "scale=demo"])
     assert all("experiment=table1" in j and "scale=demo" in j for j in jobs)
-    fixed = [c for c in table.cells() if {"baseline=original", "baseline=logit_mask"} & {*c.overrides}]
+    fixed = [
+        c for c in table.cells() if {"baseline=original", "baseline=logit_mask"} & {*c.overrides}
+    ]
     assert 0 < len(fixed) < len(table.cells())
     assert len(jobs) == 5 * (len(table.cells()) - len(fixed)) + len(fixed)
     assert len({tuple(j) for j in jobs}) == len(jobs)
@@ -62,9 +66,10 @@ def test_other_settings_hold_for_all_cells() -> None:
     jobs = expand(["experiment=table6", "model.width=4", "model.norm=layer", "seed=0"])
     assert jobs
     assert all("model.width=4" in j and "model.norm=layer" in j for j in jobs)
-    assert all(sum(o.startswith("model.width=") for o in j) == 1 for j in expand(
-        ["experiment=fig4", "model.width=4"]
-    ))
+    assert all(
+        sum(o.startswith("model.width=") for o in j) == 1
+        for j in expand(["experiment=fig4", "model.width=4"])
+    )
 
 
 def test_a_selection_of_nothing_is_refused() -> None:
@@ -195,7 +200,9 @@ def test_the_distance_to_an_oracle_that_came_later(cli: Run, tmp_path: Path) -> 
     assert oracle[0] == 0
     assert cli(*ours)[0] == 0
     after = json.loads(path.read_text())
-    gained = {k: after["metrics"].pop(k) for k in list(after["metrics"]) if k not in before["metrics"]}
+    gained = {
+        k: after["metrics"].pop(k) for k in list(after["metrics"]) if k not in before["metrics"]
+    }
     assert after == before
     theirs = json.loads(Path(oracle[1].strip().splitlines()[-1]).read_text())["metrics"]
     assert not [k for k in theirs if k.startswith(("oracle", "tug"))]
@@ -235,7 +242,12 @@ def test_jobs_take_the_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     from unlearn.machine import pick_device, share_threads
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert [str(pick_device("auto", n)) for n in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert [str(pick_device("auto", n)) for n in range(4)] == [
+        "cuda:0",
+        "cuda:1",
+        "cuda:2",
+        "cuda:0",
+    ]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert str(pick_device("auto", 3)) == "cpu"
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))

@@ -87,7 +87,9 @@ class Retraining(_Step):
         with torch.no_grad():
             p = self.original(x).softmax(-1)
         c = self.cfg
-        return {"loss": l_distil(spread(self.model, x), self.data.y[batch], p, c.alpha, c.temperature)}
+        return {
+            "loss": l_distil(spread(self.model, x), self.data.y[batch], p, c.alpha, c.temperature)
+        }
 
 
 class UntilChance(pl.Callback):
