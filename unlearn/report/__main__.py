@@ -57,7 +57,7 @@ def report(
         sheets = [build(name, each, found) for name in tables or list_experiments()]
         texts = {
             "html": page(sheets, each, len(found.skipped)),
-            "md": markdown(sheets),
+            "md": markdown(sheets, len(found.skipped)),
             "tex": latex(sheets),
             "csv": long_form(sheets),
         }

@@ -17,7 +17,7 @@ from unlearn.report.text import header
 
 OURS, PAPER = "#2f81d6", "#d9730d"
 # Text stays text, and the same values give the same file.
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "font.size": 8,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unlearn.report.charts import predictions, strips
 from unlearn.report.sheet import LEGEND, NEARER, NOT_PAPER, OUTSIDE, Entry, Sheet
-from unlearn.report.text import SUBSCRIPT, difference, failures, header, ours
+from unlearn.report.text import SUBSCRIPT, difference, failures, header, ours, skipped_note
 
 PICTURES = {
     "confusing": "Images that the original model confuses",
@@ -42,10 +42,9 @@ class Picture:
 def page(sheets: Sequence[Sheet], scale: str, skipped: int) -> str:
     """The whole page."""
     style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    legend = "".join(f"<li>{named(text)}</li>" for text in LEGEND)
+    legend = "".join(f"<li>{named(text)}</li>" for text in (*LEGEND, *skipped_note(skipped)))
     contents = "".join(_contents(sheet) for sheet in sheets)
-    old = f"<p>{skipped} JSON files without a configuration were skipped.</p>" if skipped else ""
-    away = "" if scale == "paper" else " " + NOT_PAPER
+    away = "" if scale == "paper" else NOT_PAPER
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -59,7 +58,8 @@ def page(sheets: Sequence[Sheet], scale: str, skipped: int) -> str:
 <body>
 <header>
 <h1>Few-shot unlearning by model inversion</h1>
-<p>The paper's tables and figures at scale <b>{escape(scale)}</b>, from the runs' own files.{away}</p>
+<p>The paper's tables and figures at scale <b>{escape(scale)}</b>, from the runs' own files.
+{away}</p>
 </header>
 <main>
 <section class="guide">
@@ -67,7 +67,7 @@ def page(sheets: Sequence[Sheet], scale: str, skipped: int) -> str:
 <thead><tr><th scope="col">Contents</th><th scope="col">Cells run</th>
 <th scope="col">Failed runs</th></tr></thead>
 <tbody>{contents}</tbody></table></nav>
-<div><h2>How to read the tables</h2><ul>{legend}</ul>{old}</div>
+<div><h2>How to read the tables</h2><ul>{legend}</ul></div>
 </section>
 {"".join(section(sheet) for sheet in sheets)}
 </main>
@@ -79,8 +79,9 @@ def page(sheets: Sequence[Sheet], scale: str, skipped: int) -> str:
 def _contents(sheet: Sheet) -> str:
     have, of = sheet.counts
     link = f'<a href="#{sheet.table.name}">{sheet.label}</a> {named(sheet.table.title)}'
-    failed = len(sheet.failures) or "–"
-    return f'<tr><th scope="row">{link}</th><td>{have} of {of}</td><td>{failed}</td></tr>'
+    return (
+        f'<tr><th scope="row">{link}</th><td>{have} of {of}</td><td>{len(sheet.failures)}</td></tr>'
+    )
 
 
 def section(sheet: Sheet) -> str:
@@ -161,8 +162,10 @@ def _table(sheet: Sheet, measures: Sequence[str], caption: str) -> str:
     )
     groups = f'<colgroup span="{len(measures)}"></colgroup>' * len(columns)
     words = escape(f"{sheet.label}, scrolls sideways")
+    title = escape(f"{sheet.label}: {sheet.table.title}")
     return f"""<figure><figcaption>{named(caption)}</figcaption>
-<div class="scroll" role="region" aria-label="{words}" tabindex="0"><table>
+<div class="scroll" role="region" aria-label="{words}" tabindex="0">
+<table aria-label="{title}">
 <colgroup></colgroup>{groups}
 <thead><tr><td rowspan="2"></td>{spans}</tr><tr>{heads}</tr></thead>
 <tbody>

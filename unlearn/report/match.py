@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from unlearn.experiments import Cell, list_experiments, load_table
 from unlearn.report.runs import Found, Run, flat
@@ -115,7 +115,7 @@ def variations() -> dict[str, list[Any]]:
         for cell in load_table(name).cells():
             for override in cell.overrides:
                 key, text = override.split("=", 1)
-                values[setting(key)].append(yaml.safe_load(text))
+                values[setting(key)].append(OmegaConf.from_dotlist([f"is={text}"])["is"])
     return dict(values)
 
 

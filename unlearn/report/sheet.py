@@ -19,10 +19,10 @@ OUTSIDE, NEARER = "†", "★"
 LEGEND = (
     "ours: mean ± standard deviation over seeds (number of seeds); below it the paper's value and "
     "ours minus the paper's",
-    f"{OUTSIDE} outside the paper's band: further from its mean than its ±, or than half a unit of "
-    "its last printed digit if that is more or it gives no ±",
-    f"{NEARER} nearer to the oracle than the paper's: ours from our oracle's mean, the paper's from "
-    "the paper's oracle, in the same column",
+    f"{OUTSIDE} outside the paper's band: further from its mean than its ±, or than half a unit "
+    "of its last printed digit if that is more or it gives no ±",
+    f"{NEARER} nearer to the oracle than the paper's: ours from our oracle's mean, the paper's "
+    "from the paper's oracle, in the same column",
 )
 NOT_PAPER = "The paper's numbers are of its own, full scale."
 NORM_NOTE = "Norms: the ± is the spread over images, a mean over seeds, as in the paper."
@@ -140,8 +140,8 @@ class Sheet:
         left = sum(f.left_out for f in self.filled.values())
         if left:
             remarks.append(
-                f"Left out: {left} more runs fit these cells; taken is, for each seed, the one with "
-                "conf/'s own settings, else the newest."
+                f"Left out: {left} more runs fit these cells; taken is, for each seed, the one "
+                "with conf/'s own settings, else the newest."
             )
         return remarks + [f"The paper: {note}" for note in self.notes]
 

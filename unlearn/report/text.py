@@ -33,7 +33,7 @@ def ours(entry: Entry) -> str:
 
 
 def difference(entry: Entry) -> str:
-    """``−0.4``, with a true minus sign."""
+    """``-0.4``, with a true minus sign."""
     if entry.difference is None:
         return ""
     rounded = round(entry.difference, entry.decimals) + 0.0  # no minus zero
@@ -47,9 +47,10 @@ def header(key: str) -> str:
     return f"{kind.label} ({kind.unit})" if kind.unit else kind.label
 
 
-def markdown(sheets: Sequence[Sheet]) -> str:
-    """All sheets as GitHub's Markdown."""
-    lines = ["# The paper's tables", "", *(f"- {text}" for text in LEGEND), ""]
+def markdown(sheets: Sequence[Sheet], skipped: int) -> str:
+    """All sheets as GitHub's Markdown; ``skipped`` results have no place in them."""
+    lines = ["# The paper's tables", "", *(f"- {text}" for text in LEGEND)]
+    lines += [*(f"- {text}" for text in skipped_note(skipped)), ""]
     for sheet in sheets:
         places = [(c, m) for c in sheet.table.columns for m in sheet.table.measures]
         lines += [f"## {sheet.label}: {sheet.table.title}", "", sheet.facts, ""]
@@ -63,6 +64,13 @@ def markdown(sheets: Sequence[Sheet]) -> str:
         lines += [f"- {remark}" for remark in sheet.remarks]
         lines.append("")
     return "\n".join(lines)
+
+
+def skipped_note(skipped: int) -> list[str]:
+    """About results that no table can place, if there are any."""
+    if not skipped:
+        return []
+    return [f"left aside: {skipped} JSON files that are damaged or say no configuration"]
 
 
 def failures(sheet: Sheet) -> list[tuple[str, str]]:
