@@ -85,4 +85,3 @@ class Baseline(ABC):
 
 
 BASELINES: Registry[type[Baseline]] = Registry("baseline")
-
