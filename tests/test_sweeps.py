@@ -132,12 +132,12 @@ def test_every_launcher_runs_two_jobs(cli: Run, tmp_path: Path, launcher: str) -
 
 
 def test_a_failed_job_fails_alone_and_is_named(cli: Run, tmp_path: Path) -> None:
-    status, _, err = cli("-m", *TINY, "relearning.lr=1e38,3e-3")
+    status, _, err = cli("-m", *TINY, "relearning.lr=1e38,3e-3", "seed=0")
     assert status == 2
     assert "1 of 2 jobs finished" in err
     last = err.strip().splitlines()[-1]
     assert last.startswith("error: ")
-    assert "relearning.lr=1e38" in last
+    assert "relearning.lr=1e+38: relearning: " in last
     assert "NaN" in last
     (failure,) = (tmp_path / "out").rglob("error.json")
     assert "NaN" in json.loads(failure.read_text())["error"]

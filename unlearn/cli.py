@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearn.errors import UserError, choices
-from unlearn.jobs import jobs_of, parse
+from unlearn.jobs import in_short, jobs_of, parse
 from unlearn.machine import share_threads
 from unlearn.settings import CONF, KNOBS, Config, check, register, resolve, typed, unknown_key
 
@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if dry:
             from unlearn.plan import plan
 
-            Console().print(plan(jobs, configs))
+            screen = Console()
+            screen.print(plan(in_short(jobs), configs), width=None if screen.is_terminal else 160)
             return 0
         if parsed.multirun:
             return sweep(parsed.overrides, jobs, configs)
@@ -138,10 +139,10 @@ def sweep(overrides: list[str], jobs: list[list[str]], configs: list[Config]) ->
     outcomes = [result.return_value for result in results]
     for cfg in configs:
         compare(cfg)
-    failed = [(words, o) for words, o in zip(jobs, outcomes, strict=True) if o["error"]]
+    failed = [(words, o) for words, o in zip(in_short(jobs), outcomes, strict=True) if o["error"]]
     log.info("%d of %d jobs finished", len(jobs) - len(failed), len(jobs))
     for words, outcome in failed:
-        complain(f"{' '.join(words)}: {outcome['error']}")
+        complain(f"{words}: {outcome['error']}")
     return max((int(o["status"]) for _, o in failed), default=0)
 
 

@@ -31,6 +31,12 @@ def combinations(overrides: list[Override]) -> list[list[str]]:
     return [list(job) for job in BasicSweeper.split_arguments(overrides, None)[0]]
 
 
+def in_short(jobs: list[list[str]]) -> list[str]:
+    """What tells the jobs apart: each one's overrides but for those that all of them have."""
+    common = set.intersection(*(set(job) for job in jobs)) if len(jobs) > 1 else set()
+    return [" ".join(o for o in job if o not in common) for job in jobs]
+
+
 def jobs_of(overrides: list[Override]) -> list[list[str]]:
     """The jobs of a sweep, each a list of overrides.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import torch
@@ -37,6 +38,18 @@ def pick_device(name: str, job: int = 0) -> torch.device:
             "device", f"{name!r} is not here (auto, cpu, cuda, cuda:N): {reason}"
         ) from error
     return device
+
+
+def commit() -> str | None:
+    """The checkout's commit, with a ``+`` if files differ from it; None outside of a checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    words = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def hardware(device: torch.device) -> str:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from unlearn import pictures
 from unlearn.estimate import in_words, stage_seconds
-from unlearn.evaluation import accuracies, evaluate, share
-from unlearn.machine import hardware, pick_device
+from unlearn.evaluation import Evaluation, accuracies, evaluate, share
+from unlearn.machine import commit, hardware, pick_device
 from unlearn.methods import Job, Made, few_shot, get_original, unlearn_by_baseline
 from unlearn.models.probe import predict
 from unlearn.runs import (
@@ -29,12 +29,11 @@ from unlearn.runs import (
     compare,
     config_hash,
     make_writable,
-    method_of,
     run_folder,
     write_metrics,
 )
 from unlearn.scenarios import Shots, Task, load_task, take_shots
-from unlearn.settings import Config, relevant
+from unlearn.settings import Config, method_of, relevant
 from unlearn.store import Store, state_of, write_tensors, write_text
 from unlearn.tracking import tracker
 from unlearn.version import __version__
@@ -73,8 +72,7 @@ def run(cfg: Config, job: int = 0) -> dict[str, Any]:
 
 def _run(cfg: Config, folder: Path, device: torch.device, task: Task, shots: Shots) -> None:
     job = Job(cfg, folder, device, task, shots, Store(Path(cfg.output_dir) / "store"))
-    method, known = method_of(cfg), relevant(cfg)
-    log.info("%s, %s: %s, on %s", cfg.scenario.name, method, what_is_given(job), device)
+    log.info("%s, %s: %s, on %s", cfg.scenario.name, method_of(cfg), what_is_given(job), device)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(cfg)))
     if device.type == "cpu" and cfg.scale == "paper":
         expected = sum(stage_seconds(cfg, task, device).values())
@@ -91,51 +89,55 @@ def _run(cfg: Config, folder: Path, device: torch.device, task: Task, shots: Sho
         made = unlearn_by_baseline(job, original) if cfg.baseline else few_shot(job, original)
         start = time.perf_counter()
         after = evaluate(made.model, task, cfg.seed)
-        seconds = {"training": remark["seconds"], **made.seconds}
-        seconds["evaluation"] = time.perf_counter() - start
-        metrics: dict[str, Any] = {
-            "scenario": cfg.scenario.name,
-            "method": method,
-            "intention": cfg.intention.name if "intention" in known else None,
-            "shot": known.get("shot"),
-            "shots": len(shots.images) if "shot" in known else int(task.forget.sum()),
-            "seed": known.get("seed"),
-            "scale": cfg.scale,
-            "data": cfg.data,
-            "note": task.source.note,
-            "classes": task.classes,
-            "experiment": cfg.experiment,
-            "config": known,
-            "config_hash": config_hash(cfg),
-            "metrics": {
-                **after.metrics,
-                "original_D_r": before["D_r"],
-                "original_D_e": before["D_e"],
-            },
-            "still_target": {
-                "before": share(predicted[task.test_forget] == task.target),
-                "after": share(after.predicted[task.test_forget] == task.target),
-            },
-            **made.facts,
-            "seconds": seconds,
-            "hardware": hardware(device),
-            "versions": {
-                "few-shot-unlearning": __version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in LIBRARIES},
-            },
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        made.seconds = {
+            "training": remark["seconds"],
+            **made.seconds,
+            "evaluation": time.perf_counter() - start,
         }
-        if cfg.track_predictions:
-            own = {"training": remark["predictions"]} if "predictions" in remark else {}
-            metrics["predictions"] = {**own, **made.predictions}
+        made.history = {"training": remark["history"], **made.history}
+        if "predictions" in remark:
+            made.predictions = {"training": remark["predictions"], **made.predictions}
         write_tensors(folder / "unlearned.safetensors", state_of(made.model))
         write_tensors(folder / ANSWERS, answers(after.test.probabilities, task.test_forget))
-        history = {"training": remark["history"], **made.history}
-        write_text(folder / "history.csv", history_csv(history))
+        write_text(folder / "history.csv", history_csv(made.history))
         draw(job, made, predicted, after.predicted)
-        write_metrics(folder, metrics)
-        track.finish(compare(cfg) or metrics, history, folder / "pictures")
+        write_metrics(folder, record(job, made, predicted, after))
+        track.finish(compare(cfg) or {}, made.history, folder / "pictures")
+
+
+def record(job: Job, made: Made, before: Tensor, after: Evaluation) -> dict[str, Any]:
+    """The content of ``metrics.json``; ``before`` is what the original predicts on the test set."""
+    cfg, task, known = job.cfg, job.task, relevant(job.cfg)
+    original = {f"original_{k}": v for k, v in accuracies(task, before).items()}
+    still = [share(p[task.test_forget] == task.target) for p in (before, after.predicted)]
+    return {
+        "scenario": cfg.scenario.name,
+        "method": method_of(cfg),
+        "intention": cfg.intention.name if "intention" in known else None,
+        "shot": known.get("shot"),
+        "shots": len(job.shots.images) if "shot" in known else int(task.forget.sum()),
+        "seed": known.get("seed"),
+        "scale": cfg.scale,
+        "data": cfg.data,
+        "note": task.source.note,
+        "classes": task.classes,
+        "experiment": cfg.experiment,
+        "config": known,
+        "config_hash": config_hash(cfg),
+        "metrics": {**after.metrics, **original},
+        "still_target": {"before": still[0], "after": still[1]},
+        **made.facts,
+        **({"predictions": made.predictions} if cfg.track_predictions else {}),
+        "seconds": made.seconds,
+        "hardware": hardware(job.device),
+        "versions": {
+            "commit": commit(),
+            "few-shot-unlearning": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in LIBRARIES},
+        },
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def what_is_given(job: Job) -> str:

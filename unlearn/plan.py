@@ -20,7 +20,7 @@ from unlearn.store import hash_of
 Costs = dict[str, float]
 
 
-def plan(jobs: list[list[str]], configs: list[Config]) -> Table:
+def plan(jobs: list[str], configs: list[Config]) -> Table:
     """The jobs as a table. Stages that several jobs share are counted once.
 
     A stage costs what it took in a finished run of the same length on this output_dir, else what
@@ -35,8 +35,7 @@ def plan(jobs: list[list[str]], configs: list[Config]) -> Table:
     for words, cfg in zip(jobs, configs, strict=True):
         folder = run_folder(cfg)
         if finished(folder, config_hash(cfg)) or folder in seen:
-            state = "the same as one above" if folder in seen else "finished"
-            table.add_row(" ".join(words), state, "")
+            table.add_row(words, "the same as above" if folder in seen else "finished", "")
             paid |= {key for _, key in stages(cfg)}
             continue
         seen.add(folder)
@@ -45,12 +44,12 @@ def plan(jobs: list[list[str]], configs: list[Config]) -> Table:
         state = "failed before" if (folder / "error.json").exists() else "to do"
         if costs is None:
             unknown += 1
-            table.add_row(" ".join(words), state, "?")
+            table.add_row(words, state, "?")
             continue
         own = sum(costs.get(name, 0.0) for name, key in stages(cfg) if key not in paid)
         paid |= {key for _, key in stages(cfg)}
         total += own
-        table.add_row(" ".join(words), state, in_words(own))
+        table.add_row(words, state, in_words(own))
     at_once = max((c.jobs for c in configs), default=1)
     more = f", {unknown} more unknown: their data are not here" if unknown else ""
     table.caption = (

@@ -19,7 +19,7 @@ from unlearn.checkpoint import checkpoint_identity
 from unlearn.data import SOURCES
 from unlearn.errors import UserError
 from unlearn.measures import agreement, js_divergence, tug_of_war
-from unlearn.settings import Config, relevant, resolve
+from unlearn.settings import Config, method_of, relevant, resolve
 from unlearn.store import hash_of, write_text
 from unlearn.version import __version__
 
@@ -42,11 +42,6 @@ def run_folder(cfg: Config) -> Path:
     knobs = [f"{k}{known[k]}" for k in ("shot", "seed") if k in known]
     leaf = "-".join([*knobs, cfg.scale, config_hash(cfg)])
     return Path(cfg.output_dir) / "runs" / scenario / method / leaf
-
-
-def method_of(cfg: Config) -> str:
-    """``ours`` or the baseline's name."""
-    return "ours" if cfg.baseline is None else cfg.baseline.name
 
 
 def finished(folder: Path, wanted: str) -> dict[str, Any] | None:

@@ -132,6 +132,11 @@ def typed(composed: Any) -> Config:
     return cast(Config, OmegaConf.to_object(composed))
 
 
+def method_of(cfg: Config) -> str:
+    """``ours`` or the baseline's name."""
+    return "ours" if cfg.baseline is None else cfg.baseline.name
+
+
 def relevant(cfg: Config) -> dict[str, Any]:
     """The settings that a run's result depends on, as plain values.
 

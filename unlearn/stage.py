@@ -21,7 +21,7 @@ from unlearn.trainer import check_devices, fit_in_processes, quiet_lightning, tr
 from unlearn.watch import Counter, Watch
 
 LOG_POINTS = 50
-HINT = "lower {stage}.lr or look at {stage}'s other settings; finished stages are kept"
+HINT = "lower {group}.lr or look at {group}'s other settings; finished stages are kept"
 
 
 class Epochs(Protocol):
@@ -37,9 +37,14 @@ class Stage(pl.LightningModule):
 
     ``history`` fills with one dict every few steps; the host waits for the device only then.
     ``predictions`` fills with the counts of a ``Watch`` on ``model``, if there is one.
+
+    Attributes:
+        stage: its name.
+        settings: the group of its settings, where that has another name.
     """
 
     stage = "stage"
+    settings: str | None = None
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -95,7 +100,8 @@ class Stage(pl.LightningModule):
         """Raise if any loss so far was NaN or infinite."""
         step = int(self._first_bad)
         if step >= 0:
-            raise TrainingDiverged(self.stage, step, HINT.format(stage=self.stage))
+            group = self.settings or self.stage
+            raise TrainingDiverged(self.stage, step, HINT.format(group=group))
 
 
 class ProgressLine(pl.Callback):

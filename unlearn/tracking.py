@@ -23,7 +23,7 @@ from PIL import Image
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from unlearn.settings import Config, loggers, relevant
+from unlearn.settings import Config, loggers, method_of, relevant
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class WandbSink(Sink):
             reinit="create_new",  # never the run of another job in this process
             name="/".join(folder.parts[-3:]),
             group=cfg.experiment or cfg.scenario.name,
-            job_type=method(cfg),
+            job_type=method_of(cfg),
             tags=tags(cfg),
             config=asdict(cfg),
             dir=str(folder),
@@ -147,6 +147,10 @@ class Tracker(Logger):
 
     def __bool__(self) -> bool:
         return bool(self.sinks)
+
+    def __reduce__(self) -> Any:
+        # In another process none is open: ``finish`` shows what a fit in processes brings back.
+        return Tracker, ()
 
     @property
     def name(self) -> str:
@@ -238,11 +242,6 @@ def tracker(cfg: Config, folder: Path, identity: str) -> Iterator[Tracker]:
         track.close(failed)
 
 
-def method(cfg: Config) -> str:
-    """``ours`` or the baseline's name."""
-    return "ours" if cfg.baseline is None else cfg.baseline.name
-
-
 def tags(cfg: Config) -> list[str]:
     """What a run is found by, less what it does not depend on."""
     every = {"intention", "shot", "seed"}
@@ -252,7 +251,7 @@ def tags(cfg: Config) -> list[str]:
         "shot": f"shot={cfg.shot}",
         "seed": f"seed={cfg.seed}",
     }
-    found = [cfg.scenario.name, method(cfg), cfg.scale]
+    found = [cfg.scenario.name, method_of(cfg), cfg.scale]
     return found + [tag for knob, tag in knobs.items() if knob in uses]
 
 

@@ -41,7 +41,7 @@ def l_teachers(logits: Tensor, competent: Tensor, incompetent: Tensor, forget: T
 class BadTeaching(Stage):
     """The student's steps over D_e and a part of D_r."""
 
-    stage = "incompetent"
+    stage, settings = "incompetent", "baseline"
 
     def __init__(
         self,

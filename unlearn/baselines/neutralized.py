@@ -44,6 +44,8 @@ def l_distil(logits: Tensor, y: Tensor, p: Tensor, alpha: float, temperature: fl
 class _Step(Stage):
     """What both stages share: SGD over augmented images that lie on the device."""
 
+    settings = "baseline"
+
     def __init__(
         self, cfg: Neutralized, epochs: int, model: nn.Module, data: Images, access: FullAccess
     ) -> None:

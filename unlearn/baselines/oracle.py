@@ -31,7 +31,7 @@ class OracleTraining(Training):
         given: (N,) bool, the relabelled part of D_e.
     """
 
-    stage = "oracle"
+    stage, settings = "oracle", "training"
 
     def __init__(
         self,
