@@ -26,7 +26,10 @@ except ImportError as error:
         "error: wandb-workspaces is not installed: pip install 'few-shot-unlearning[dashboards]'"
     ) from error
 
-METRICS = ("D_r", "D_e", "asr_D_e", "asr_D_r", "norm_D_e")
+ACCURACY = ("D_r", "D_e", "still_target_after")
+PRIVACY = ("asr_D_e", "asr_D_r", "mia_D_e_auc", "norm_D_e")
+TO_ORACLE = ("oracle_agreement", "oracle_js", "tug_of_war")  # where an oracle has been trained
+METRICS = (*ACCURACY, *PRIVACY, *TO_ORACLE)
 LOSSES = {
     "training": ["loss"],
     "inversion": ["loss", *(weight.name for weight in fields(Weights))],

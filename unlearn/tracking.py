@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PROJECT = "few-shot-unlearning"
 RESULTS = "results"
 COLUMNS = ["scenario", "method", "intention", "metric", "original", "unlearned"]
-DURING = re.compile(r"samples-\d+")  # sample grids that SampleGrid has shown already
+GRID = re.compile(r"samples-(\d+)")  # SampleGrid's, with the step of the inversion
 
 
 class Sink(ABC):
@@ -138,7 +138,11 @@ SINKS: dict[str, type[WandbSink] | type[TensorBoardSink]] = {
 
 
 class Tracker(Logger):
-    """A Lightning logger that hands on to every sink; false where there is none."""
+    """A Lightning logger that hands on to every sink; false where there is none.
+
+    Sent to another process it has none: what a job over several devices logs there is shown at
+    the end.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,9 +152,8 @@ class Tracker(Logger):
     def __bool__(self) -> bool:
         return bool(self.sinks)
 
-    def __reduce__(self) -> Any:
-        # In another process none is open: ``finish`` shows what a fit in processes brings back.
-        return Tracker, ()
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "sinks": {}}
 
     @property
     def name(self) -> str:
@@ -193,15 +196,19 @@ class Tracker(Logger):
 
         Args:
             metrics: the content of metrics.json.
-            history: the losses of every stage; those that came out of the store are shown now.
+            history: the losses of every stage; of those that were not seen live (they came out
+                of the store, or of other processes) all is shown now.
             pictures: the folder of the run's PNG files.
         """
-        for stage in set(history) - self._live:
+        found = {path: GRID.fullmatch(path.stem) for path in sorted(pictures.glob("*.png"))}
+        for stage in [stage for stage in history if stage not in self._live]:
             for row in history[stage]:
                 losses = {f"{stage}/{k}": v for k, v in row.items() if k != "step"}
                 self.log_metrics(losses, int(row["step"]))
-        found = {f"pictures/{p.stem}": p for p in sorted(pictures.glob("*.png"))}
-        last = {name: path for name, path in found.items() if not DURING.fullmatch(path.stem)}
+            for path, grid in found.items():
+                if grid and stage == "inversion":
+                    self.log_image("inversion/samples", [path], int(grid[1]))
+        last = {f"pictures/{path.stem}": path for path, grid in found.items() if not grid}
         self._each(lambda sink: sink.pictures(last))
         self._each(lambda sink: sink.result(metrics))
 
