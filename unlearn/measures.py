@@ -121,7 +121,8 @@ def membership(
     rng = seeded(seed, "membership")
     halves = [halved(h, rng) for h in (members, nonmembers)]
     false, true, thresholds = roc(halves[0][0], halves[1][0])
-    t = -thresholds[(true - false).argmax()]
+    best = int((true - false).argmax())
+    t = -float(thresholds[best : best + 2].mean())  # halfway to the next entropy
     return {
         "D_r": judged_at(halves[0][1], halves[1][1], t),
         "D_e": judged_at(forgotten, unseen, t),
