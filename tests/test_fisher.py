@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.bench import one_by_one
+from scripts.fisher_alpha import choose
 from tests.conftest import small_net
 from unlearn import UserError
 from unlearn.augment import Augment
@@ -204,3 +205,13 @@ def test_its_configuration() -> None:
     check(cfg)
     with pytest.raises(UserError, match=r"^baseline\.alpha"):
         check(resolve(["scale=demo", "scenario=7mnist", "baseline=fisher", "baseline.alpha=0"]))
+
+
+def test_the_rule_for_alpha() -> None:
+    means = [0.99, 0.985, 0.98, 0.9, 0.985]  # luck beyond the fall does not count
+    sweep = [
+        {"alpha": 10.0**i, "train_D_r": {"mean": mean, "std": 0.0}} for i, mean in enumerate(means)
+    ]
+    assert choose(sweep, 0.97) == 100.0
+    assert choose(sweep, 0.99) == 1.0
+    assert choose(sweep, 0.995) is None
