@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test report lint bench setup clean
 demo: setup
 	$(BIN)/python run.py scenario=7noisymnist intention=cor shot=0.3 scale=demo
 
 test: setup
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+report: setup
+	$(BIN)/python -m unlearn.report
 
 lint: setup
 	$(BIN)/ruff check .

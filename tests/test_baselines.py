@@ -248,7 +248,7 @@ def test_bad_settings(overrides: str) -> None:
 
 
 def test_a_baseline_without_intention_does_not_mind_it() -> None:
-    check(resolve(["baseline=fisher", "intention=cor", "scenario=7mnist"]))
+    check(resolve(["baseline=incompetent", "intention=cor", "scenario=7mnist"]))
 
 
 def test_ours_cannot_reach_what_baselines_are_given() -> None:

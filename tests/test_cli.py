@@ -256,14 +256,6 @@ def test_paper_scale_on_a_cpu_says_how_long_it_takes(cli: Run) -> None:
     assert "scale=demo" in line
 
 
-def test_wandb_offline(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    status, _, err = cli(*TINY, "logger=wandb")
-    assert status == 0, err
-    assert list((tmp_path / "out").rglob("offline-run-*/*.wandb"))
-
-
 def command(out: Path, *extra: str) -> list[str]:
     return [sys.executable, str(ROOT / "run.py"), *TINY, *extra, f"output_dir={out}"]
 

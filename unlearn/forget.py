@@ -35,6 +35,7 @@ def forget(
     logger: Logger | None = None,
     progress: bool = False,
     watch: Watch | None = None,
+    devices: int = 1,
 ) -> Result:
     """Unlearn what a few images show, without training data (Sections 3 and 4).
 
@@ -57,6 +58,10 @@ def forget(
         progress: show the stages' progress on standard error.
         watch: images whose predictions are counted after every epoch of relearning, for
             ``Result.predictions``.
+        devices: how many processes share each batch of inversion and relearning: on the CPU, or
+            on as many GPUs, from the model's on. The losses stay the same but for rounding. Each
+            process imports the caller's script anew: keep its work under
+            ``if __name__ == "__main__":``.
 
     Raises:
         UserError: if an argument cannot be.
@@ -83,4 +88,5 @@ def forget(
         logger=logger,
         progress=progress,
         watch=watch,
+        devices=devices,
     )

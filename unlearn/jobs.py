@@ -14,6 +14,7 @@ from unlearn.experiments import Cell, Table, load_table
 
 # A cell that does not say so runs our method.
 UNSAID = {"baseline": "none"}
+CHOOSING = ("scenario", "baseline", "intention", "shot")
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -34,7 +35,7 @@ def jobs_of(overrides: list[Override]) -> list[list[str]]:
     """The jobs of a sweep, each a list of overrides.
 
     With ``experiment=table1`` these are the table's cells with all its seeds. What else is given
-    then selects cells where it is something that tells them apart, and overrides otherwise.
+    selects among the cells (``intention=neg``) or holds for all of them (``scale=demo``).
     """
     asked = [o for o in overrides if o.get_key_element() == "experiment"]
     others = [o for o in overrides if o.get_key_element() != "experiment"]
@@ -50,23 +51,36 @@ def table_jobs(table: Table, others: list[Override]) -> list[list[str]]:
     Raises:
         UserError: if no cell is selected.
     """
-    told_apart = {key for cell in table.cells() for key in settings_of(cell)}
-    selecting = [o for o in others if o.get_key_element() in told_apart]
-    cells = [c for c in table.cells() if all(selected(c, o) for o in selecting)]
+    cells = table.cells()
+    selecting = [o for o in others if selects(cells, o)]
+    cells = [c for c in cells if all(has(c, o) for o in selecting)]
     if not cells:
         words = " ".join(o.input_line or "" for o in selecting)
         raise UserError("experiment", f"{table.name} has no cell with {words}")
-    own = combinations([o for o in others if o not in selecting])
-    seeded = any(o.get_key_element() == "seed" for o in others)
+    overriding = [o for o in others if o not in selecting]
+    keys = [o.get_key_element() for o in overriding]
     jobs = []
     for cell in cells:
-        seeds = [[]] if seeded else [[f"seed={s}"] for s in seeds_of(table, cell)]
+        own = [o for o in cell.overrides if o.partition("=")[0] not in keys]
+        seeds = [[]] if "seed" in keys else [[f"seed={s}"] for s in seeds_of(table, cell)]
         jobs += [
-            [f"experiment={table.name}", *cell.overrides, *seed, *rest]
-            for rest in own
+            [f"experiment={table.name}", *own, *seed, *rest]
+            for rest in combinations(overriding)
             for seed in seeds
         ]
     return jobs
+
+
+def selects(cells: Sequence[Cell], override: Override) -> bool:
+    """Whether an override chooses among a table's cells rather than change them all.
+
+    The knobs that make a row or a column always do, where the table sets them at all; other
+    settings if a cell has the value.
+    """
+    key = override.get_key_element()
+    if not any(key in settings_of(c) for c in cells):
+        return False
+    return key.split(".")[0] in CHOOSING or any(has(c, override) for c in cells)
 
 
 def settings_of(cell: Cell) -> dict[str, str]:
@@ -75,7 +89,7 @@ def settings_of(cell: Cell) -> dict[str, str]:
     return UNSAID | {key: value for key, _, value in pairs}
 
 
-def selected(cell: Cell, override: Override) -> bool:
+def has(cell: Cell, override: Override) -> bool:
     """Whether a cell has one of the override's values."""
     values = {job[0].partition("=")[2] for job in combinations([override])}
     return settings_of(cell).get(override.get_key_element()) in values

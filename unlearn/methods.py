@@ -75,6 +75,7 @@ class Job:
             "logger": self.logger,
             "progress": True,
             "watch": self.watch,
+            "devices": self.cfg.trainer.devices,
         }
 
 

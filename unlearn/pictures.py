@@ -183,6 +183,8 @@ class SampleGrid(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         step = trainer.global_step
+        if not trainer.is_global_zero:
+            return
         if not isinstance(pl_module, Inversion) or not self.every or step % self.every:
             return
         figure = draw_samples(pl_module.generator, self.classes, f"step {step}")

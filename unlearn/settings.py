@@ -218,7 +218,7 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
     "jobs": ("how many jobs of a sweep at once", "a whole number from 1"),
     "trainer.devices": ("how many devices compute one job", "a whole number from 1"),
     "track_predictions": ("follow the answers on D_e over the epochs", "true, false"),
-    "logger": ("live tracking beside history.csv; or [several]", lambda: list(LOGGERS)),
+    "logger": ("live tracking beside history.csv, one or [a,list]", lambda: list(LOGGERS)),
 }
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
@@ -17,7 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from unlearn import parallel
 from unlearn.errors import TrainingDiverged
+from unlearn.trainer import check_devices, fit_in_processes, quiet_lightning, trainer_on
 from unlearn.watch import Counter, Watch
 
 LOG_POINTS = 50
@@ -59,7 +59,10 @@ class Stage(pl.LightningModule):
         first = self._first_bad.to(bad.device)
         self._first_bad = torch.where((first < 0) & bad, step, first)
         if (step + 1) % self.every == 0 or step + 1 == self.steps:
-            self.check()
+            if parallel.world() == 1:
+                self.check()
+            elif int(self._first_bad) >= 0:  # on every rank alike; the parent process says it
+                self.trainer.should_stop = True
             row = {k: float(v.detach()) for k, v in losses.items()}
             self.history.append({"step": step + 1, **row})
             if self._trainer is not None and self.trainer.logger is not None:
@@ -67,6 +70,26 @@ class Stage(pl.LightningModule):
                 named = {f"{self.stage}/{k}": v for k, v in row.items()}
                 self.log_dict({**named, "step": float(step + 1)})
         return losses["loss"]
+
+    def place(self, device: torch.device) -> None:
+        """Move what is none of the module's children to ``device``; random states stay."""
+
+    def on_fit_start(self) -> None:
+        if parallel.world() > 1:
+            self.place(self.device)
+            parallel.sync_norms(self)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What comes back from another process beside the weights."""
+        return {
+            "history": self.history,
+            "predictions": self.predictions,
+            "first_bad": int(self._first_bad),
+        }
+
+    def set_extra_state(self, state: Any) -> None:
+        self.history, self.predictions = state["history"], state["predictions"]
+        self._first_bad = torch.tensor(state["first_bad"])
 
     def check(self) -> None:
         """Raise if any loss so far was NaN or infinite."""
@@ -85,6 +108,8 @@ class ProgressLine(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = cast(Stage, pl_module)
+        if not trainer.is_global_zero:
+            return
         if sys.stderr.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -101,6 +126,8 @@ class ProgressLine(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         module = cast(Stage, pl_module)
+        if not trainer.is_global_zero:
+            return
         done = trainer.global_step
         row = module.history[-1] if module.history else {}
         shown = ["loss"] if self._bar is not None and self._bar.console.width < 140 else list(row)
@@ -140,37 +167,6 @@ def gpu_layout(module: M) -> M:
     return cast(M, module.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Lightning's advice about loggers, checkpoints and workers does not fit these loops."""
-    names = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning")
-    loggers = [logging.getLogger(n) for n in names]
-    levels = [x.level for x in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
-        warnings.filterwarnings("ignore", module="lightning")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-def trainer_on(device: torch.device, **settings: Any) -> pl.Trainer:
-    """A Lightning trainer for one device that writes nothing by itself."""
-    accelerator = "gpu" if device.type == "cuda" else device.type
-    return pl.Trainer(
-        accelerator=accelerator,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"logger": False, **settings},
-    )
-
-
 def fit(
     module: Stage,
     batches: Iterable[Any],
@@ -181,28 +177,44 @@ def fit(
     logger: Logger | None = None,
     progress: bool = False,
     watch: Watch | None = None,
+    devices: int = 1,
 ) -> list[dict[str, float]]:
     """Train ``module`` for ``module.steps`` steps over ``batches``; returns its history.
 
     The caller's random state and the modules' modes are left alone. With a ``watch``, which needs
     batches in ``Epochs`` and a ``module.model``, ``watch.predictions[module.stage]`` is filled.
 
+    With several ``devices`` that many processes share each batch (``unlearn.parallel``): on the
+    CPU, where more than the cores do not help, or on the GPUs from ``device`` on.
+
     Raises:
         TrainingDiverged: at a NaN or infinite loss.
+        UserError: if there are not so many devices.
     """
+    check_devices(devices, device)
     shown: list[pl.Callback] = [ProgressLine()] if progress else []
     if watch is not None:
         shown.append(Counter(watch, cast(Epochs, batches).ends))
     with quiet_lightning(), torch.random.fork_rng(_cuda_of(device)):
-        trainer_on(
+        trainer = trainer_on(
             device,
+            devices,
             max_steps=module.steps,
             max_epochs=-1,
             gradient_clip_val=clip,
             callbacks=[*shown, *callbacks],
             log_every_n_steps=1,
             logger=logger or False,
-        ).fit(module, batches)
+        )
+        if devices == 1:
+            trainer.fit(module, batches)
+        else:
+            # By way of the CPU: GPUs' memory is not for other processes.
+            module.to("cpu").place(torch.device("cpu"))
+            try:
+                fit_in_processes(trainer, module, batches)
+            finally:
+                module.place(device)
     module.to(device)
     module.check()
     if watch is not None:
@@ -215,6 +227,13 @@ def seeded(seed: int, *names: str, device: torch.device | None = None) -> torch.
     digest = hashlib.sha256("/".join([str(seed), *names]).encode()).digest()
     generator = torch.Generator(device or "cpu")
     return generator.manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def generator_on(device: torch.device, rng: torch.Generator) -> torch.Generator:
+    """A generator with the same state on another device of its kind; on any other, itself."""
+    if rng.device == device or rng.device.type != device.type:
+        return rng
+    return torch.Generator(device).set_state(rng.get_state())
 
 
 @contextmanager

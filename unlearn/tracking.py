@@ -63,7 +63,7 @@ class WandbSink(Sink):
     def __init__(self, cfg: Config, folder: Path, identity: str) -> None:
         found = wandb.setup(wandb.Settings(silent=True)).settings
         online = found.mode not in ("offline", "dryrun", "disabled")
-        if online and not wandb.login(prompt=False):
+        if online and not wandb.login(prompt=False, verify=False):
             raise wandb.errors.UsageError("no key; wandb login, or WANDB_MODE=offline")
         self.run = wandb.init(
             project=found.project or PROJECT,
@@ -79,7 +79,8 @@ class WandbSink(Sink):
             settings=wandb.Settings(console="off", silent=True, finish_timeout=600),
         )
         self._stages: set[str] = set()
-        log.info("wandb: %s", self.run.url if online else Path(self.run.dir).parent)
+        if found.mode != "disabled":
+            log.info("wandb: %s", self.run.url if online else Path(self.run.dir).parent)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         self.run.log({**values, **self._axes(values, step)})
@@ -89,7 +90,9 @@ class WandbSink(Sink):
         self.run.log({**shown, **self._axes(paths, step)})
 
     def result(self, metrics: Mapping[str, Any]) -> None:
-        self.run.log({**flat(metrics), RESULTS: wandb.Table(COLUMNS, rows(metrics))})
+        self.run.log(
+            {**flat(metrics), RESULTS: wandb.Table(columns=[*COLUMNS], data=rows(metrics))}
+        )
 
     def close(self, failed: bool) -> None:
         self.run.finish(exit_code=int(failed))

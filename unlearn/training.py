@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from unlearn.augment import Augment
 from unlearn.data import Images
-from unlearn.stage import Stage, fit, gpu_layout, seeded
+from unlearn.parallel import spread
+from unlearn.stage import Stage, fit, generator_on, gpu_layout, seeded
+from unlearn.trainer import check_devices
 from unlearn.watch import Watch
 
 
@@ -64,11 +66,15 @@ class Training(Stage):
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         x = self.data.x[batch].to(torch.get_default_dtype()) / 255
-        return {"loss": self.loss(self.model(self.augment(x, self.rng)), batch)}
+        return {"loss": self.loss(spread(self.model, self.augment(x, self.rng)), batch)}
 
     def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Mean loss of logits (B, classes) on the images of ``rows`` (B,)."""
         return F.cross_entropy(logits, self.data.y[rows])
+
+    def place(self, device: torch.device) -> None:
+        self.data = Images(self.data.x.to(device), self.data.y.to(device))
+        self.rng = self.batches.rng = generator_on(device, self.rng)
 
     def configure_optimizers(self) -> Any:
         c = self.cfg
@@ -96,12 +102,15 @@ def train(
     logger: Logger | None = None,
     progress: bool = False,
     watch: Watch | None = None,
+    devices: int = 1,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place, leave it in eval mode; returns the history of the loss.
 
     Raises:
         TrainingDiverged: at a NaN or infinite loss.
+        UserError: if there are not so many devices.
     """
+    check_devices(devices, device)
     gpu_layout(model.to(device)).train()
     module = Training(cfg, model, Images(data.x.to(device), data.y.to(device)), augment)
     history = fit(
@@ -112,6 +121,7 @@ def train(
         logger=logger,
         progress=progress,
         watch=watch,
+        devices=devices,
     )
     model.eval()
     return history

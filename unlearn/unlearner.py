@@ -27,6 +27,7 @@ from unlearn.models.probe import evaluating, head_of
 from unlearn.relearning import Intention, RelearningConfig, relearn
 from unlearn.stage import gpu_layout
 from unlearn.store import Made, Store, fingerprint, state_of
+from unlearn.trainer import check_devices
 from unlearn.version import __version__
 from unlearn.watch import Watch, key_of, remark_of
 
@@ -98,13 +99,20 @@ def few_shot_unlearn(
     logger: Logger | None = None,
     progress: bool = False,
     watch: Watch | None = None,
+    devices: int = 1,
 ) -> Result:
     """Inversion, filtration, relearning; ``unlearn.forget`` says what the arguments are."""
     cfg = settings
     given = _check(model, shots, labels, correct_labels, intention, penultimate, normalize, seed)
     augment = cfg.augment
     device = given.shots.device
-    shown: dict[str, Any] = {"callbacks": callbacks, "logger": logger, "progress": progress}
+    check_devices(devices, device)
+    how: dict[str, Any] = {
+        "callbacks": callbacks,
+        "logger": logger,
+        "progress": progress,
+        "devices": devices,
+    }
     keep = Store(Path(store)) if store is not None else None
     seconds: dict[str, float] = {}
 
@@ -134,7 +142,7 @@ def few_shot_unlearn(
             given.head,
             given.penultimate,
         )
-        history = invert(module, device, **shown)
+        history = invert(module, device, **how)
         return state_of(generator), {"history": history}
 
     key = given.key | {"augment": asdict(augment), "inversion": _plain(cfg.inversion)}
@@ -171,7 +179,7 @@ def few_shot_unlearn(
             given.correct,
             augment,
             seed,
-            **shown,
+            **how,
             watch=watch,
         )
         return state_of(unlearned), {"history": history, **remark_of(watch, "relearning")}

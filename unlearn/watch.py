@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from unlearn.models.probe import predict
+from unlearn.parallel import alone
 from unlearn.store import fingerprint
 
 
@@ -30,7 +31,8 @@ class Watch:
 
     def count(self, model: nn.Module) -> list[int]:
         """Predictions in each class; the model's modes and the random state stay as they are."""
-        answers = predict(model, self.images)
+        with alone():
+            answers = predict(model, self.images)
         return cast(list[int], answers.bincount(minlength=self.classes).tolist())
 
 
@@ -48,7 +50,7 @@ class Counter(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        if trainer.global_step not in self.ends:
+        if not trainer.is_global_zero or trainer.global_step not in self.ends:
             return
         seen = cast(dict[str, list[Any]], pl_module.predictions)
         seen["epoch"].append(float(self.ends.index(trainer.global_step) + 1))

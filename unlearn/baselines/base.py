@@ -54,6 +54,7 @@ class FullAccess:
             "logger": self.logger,
             "progress": self.progress,
             "watch": self.watch,
+            "devices": self.devices,
         }
 
 

@@ -15,9 +15,10 @@ from unlearn.augment import Augment
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
 from unlearn.data import Images
 from unlearn.errors import UserError, choices
+from unlearn.parallel import spread
 from unlearn.relearning.relearn import freeze_batchnorm
 from unlearn.scenarios import Scenario, Task
-from unlearn.stage import Stage, fit, seeded
+from unlearn.stage import Stage, fit, generator_on, seeded
 from unlearn.training import ShuffledRows, TrainingConfig
 
 
@@ -63,7 +64,12 @@ class BadTeaching(Stage):
         x = self.augment(self.data.x[batch].to(torch.get_default_dtype()) / 255, self.rng)
         with torch.no_grad():
             good, bad = self.competent(x), self.incompetent(x)
-        return {"loss": l_teachers(self.model(x), good, bad, self.forget[batch])}
+        return {"loss": l_teachers(spread(self.model, x), good, bad, self.forget[batch])}
+
+    def place(self, device: torch.device) -> None:
+        self.data = Images(self.data.x.to(device), self.data.y.to(device))
+        self.forget = self.forget.to(device)
+        self.rng = self.batches.rng = generator_on(device, self.rng)
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.model.parameters(), lr=self.cfg.lr)

@@ -20,9 +20,10 @@ from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, pos
 from unlearn.data import Images
 from unlearn.errors import UserError
 from unlearn.models.probe import predict
+from unlearn.parallel import alone, spread
 from unlearn.relearning.relearn import l_retain
 from unlearn.scenarios import Scenario, Task
-from unlearn.stage import Stage, fit, seeded
+from unlearn.stage import Stage, fit, generator_on, seeded
 from unlearn.training import ShuffledRows, TrainingConfig
 
 
@@ -55,6 +56,10 @@ class _Step(Stage):
     def images(self, rows: Tensor) -> Tensor:
         return self.augment(self.data.x[rows].to(torch.get_default_dtype()) / 255, self.rng)
 
+    def place(self, device: torch.device) -> None:
+        self.data = Images(self.data.x.to(device), self.data.y.to(device))
+        self.rng = self.batches.rng = generator_on(device, self.rng)
+
     def configure_optimizers(self) -> Any:
         c = self.cfg
         return torch.optim.SGD(self.model.parameters(), lr=c.lr, momentum=c.momentum)
@@ -66,7 +71,7 @@ class Neutralizing(_Step):
     stage = "neutralizing"
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        logits = self.model(self.images(batch))
+        logits = spread(self.model, self.images(batch))
         wrong = contrastive_labels(self.data.y[batch], logits.shape[1], self.rng)
         return {"loss": F.cross_entropy(logits, wrong)}
 
@@ -82,7 +87,9 @@ class Retraining(_Step):
         with torch.no_grad():
             p = self.original(x).softmax(-1)
         c = self.cfg
-        return {"loss": l_distil(self.model(x), self.data.y[batch], p, c.alpha, c.temperature)}
+        return {
+            "loss": l_distil(spread(self.model, x), self.data.y[batch], p, c.alpha, c.temperature)
+        }
 
 
 class UntilChance(pl.Callback):
@@ -96,7 +103,8 @@ class UntilChance(pl.Callback):
     ) -> None:
         if trainer.global_step % self.per_epoch == 0:
             assert isinstance(pl_module, Neutralizing)
-            right = predict(pl_module.model, self.erased.x) == self.erased.y.cpu()
+            with alone():
+                right = predict(pl_module.model, self.erased.x) == self.erased.y.cpu()
             if right.float().mean() <= self.chance:
                 trainer.should_stop = True
 

@@ -46,6 +46,10 @@ class OracleTraining(Training):
         super().__init__(cfg, model, data, augment)
         self.intention, self.labels, self.given = intention, labels, given
 
+    def place(self, device: torch.device) -> None:
+        super().place(device)
+        self.labels, self.given = self.labels.to(device), self.given.to(device)
+
     def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
         erased = self.given[rows]
         total = F.cross_entropy(logits[~erased], self.data.y[rows][~erased], reduction="sum")

@@ -18,7 +18,8 @@ from unlearn.filtration.knee import threshold
 from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
 from unlearn.inversion import Generator
 from unlearn.models.probe import Probe
-from unlearn.stage import quiet_lightning, seeded, trainer_on
+from unlearn.stage import seeded
+from unlearn.trainer import quiet_lightning, trainer_on
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -13,17 +13,17 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 import unlearn.inversion.losses as L
+from unlearn import parallel
 from unlearn.augment import Augment
 from unlearn.errors import UserError
 from unlearn.inversion.generator import Generator
 from unlearn.models.probe import (
     Probe,
     channel_means,
-    channel_statistics,
     running_norms,
     watched_layers,
 )
-from unlearn.stage import Stage, fit, seeded, seeded_init
+from unlearn.stage import Stage, fit, generator_on, seeded, seeded_init
 
 
 @dataclass
@@ -110,12 +110,11 @@ class Inversion(Stage):
         self.rng = seeded(seed, "inversion", device=shots.device)
         # Outside the module's children: Lightning must neither train nor move f_o.
         self.frozen = {"f_o": original}
-        norms = running_norms(original) if cfg.weights.bn else {}
-        self.bn_layers = tuple(norms)
+        self.bn_layers = tuple(running_norms(original)) if cfg.weights.bn else ()
+        self.running = _running(original)
         self.tar_layers = watched_layers(original, cfg.tar_layers) if cfg.weights.tar else ()
         layers = tuple(dict.fromkeys(self.bn_layers + self.tar_layers))
         self.probe = Probe(original, head, penultimate, layers)
-        self.running = [_running(m) for m in norms.values()]
         self.labels = torch.cat(
             [torch.arange(classes, device=shots.device), shots.new_tensor([target]).long()]
         )
@@ -128,7 +127,15 @@ class Inversion(Stage):
         copies = torch.cat([shots] * self.cfg.tar_copies)
         with self.probe as probe:
             probe(self.augment(copies, self.rng))
-            return [channel_means(probe.seen.inputs[n]) for n in self.tar_layers]
+            means = [channel_means(probe.seen.inputs[n]) for n in self.tar_layers]
+        self.probe.seen.inputs.clear()
+        return means
+
+    def place(self, device: torch.device) -> None:
+        self.running = _running(self.frozen["f_o"].to(device))
+        self.rng = generator_on(device, self.rng)
+        self.labels = self.labels.to(device)
+        self.targets = [t.to(device) for t in self.targets]
 
     def draw(self, number: int) -> tuple[Tensor, Tensor]:
         """Noise (number, z) and conditions (number,), as even over Y+ as ``number`` allows."""
@@ -141,21 +148,27 @@ class Inversion(Stage):
     def losses(self, batch: Any) -> dict[str, Tensor]:
         w, b = self.cfg.weights, self.cfg.batch_size
         z, y = self.draw(b)
-        x = self.generator(z, y)
-        views = self.cfg.augmentations if w.aug else 0
-        augmented = [self.augment(x, self.rng) for _ in range(views)]
-        logits, embedding = self.probe(torch.cat([x, *augmented]))
-        inputs = {n: v[:b] for n, v in self.probe.seen.inputs.items()}
-        parts = {"ent": L.l_ent(logits[:b], self.labels[y])}
+        x = parallel.spread(self.generator, z, y)
+        number = self.cfg.augmentations if w.aug else 0
+        augmented = [self.augment(x, self.rng) for _ in range(number)]
+        views = [parallel.share(v) for v in (x, *augmented)]
+        own = len(views[0])
+        with self.probe as probe:
+            logits, embedding = probe(torch.cat(views))
+            inputs = {n: v[:own] for n, v in probe.seen.inputs.items()}
+        answers = logits.view(len(views), own, -1).transpose(0, 1)
+        logits = parallel.gather(answers, b).transpose(0, 1)
+        embedding = parallel.gather(embedding[:own], b)
+        parts = {"ent": L.l_ent(logits[0], self.labels[y])}
         if w.aug:
-            p = logits.softmax(-1).view(views + 1, b, -1)
+            p = logits.softmax(-1)
             parts["aug"] = L.l_aug(p[0], p[1:])
         if self.tar_layers:
-            plus = y == self.classes
-            means = [channel_means(inputs[n][plus]) for n in self.tar_layers]
+            plus = parallel.share(y == self.classes)
+            means = [parallel.channel_means(inputs[n][plus]) for n in self.tar_layers]
             parts["tar"] = L.l_tar(means, self.targets, self.cfg.squared)
         if self.bn_layers:
-            seen = [channel_statistics(inputs[n]) for n in self.bn_layers]
+            seen = [parallel.channel_statistics(inputs[n]) for n in self.bn_layers]
             parts["bn"] = L.l_bn(
                 [mean for mean, _ in seen],
                 [variance for _, variance in seen],
@@ -164,7 +177,7 @@ class Inversion(Stage):
                 self.cfg.squared,
             )
         if w.div:
-            parts["div"] = L.l_div(z, embedding[:b], y, self.classes + 1, self.cfg.div_scaled)
+            parts["div"] = L.l_div(z, embedding, y, self.classes + 1, self.cfg.div_scaled)
         if w.div_pixel:
             parts["div_pixel"] = L.l_div(z, x.flatten(1), y, self.classes + 1, self.cfg.div_scaled)
         if w.tv:
@@ -195,27 +208,34 @@ def invert(
     callbacks: Sequence[pl.Callback] = (),
     logger: Logger | None = None,
     progress: bool = False,
+    devices: int = 1,
 ) -> list[dict[str, float]]:
     """Train the module's generator in place; returns the history of its losses.
 
     Raises:
         TrainingDiverged: at a NaN or infinite loss.
+        UserError: if there are more ``devices`` than images in a batch.
     """
+    rows = module.cfg.batch_size
+    if devices > rows:
+        raise UserError("trainer.devices", f"{devices} are more than inversion.batch_size={rows}")
     module.generator.train()
-    with module.probe:
-        history = fit(
-            module,
-            range(module.steps),
-            device,
-            callbacks=callbacks,
-            logger=logger,
-            progress=progress,
-        )
+    history = fit(
+        module,
+        list(range(module.steps)),
+        device,
+        callbacks=callbacks,
+        logger=logger,
+        progress=progress,
+        devices=devices,
+    )
     module.generator.eval()
     return history
 
 
-def _running(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return norm.running_mean, norm.running_var
+def _running(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Running means and variances of the BatchNorm layers, each (channels,)."""
+    return [
+        (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var))
+        for norm in running_norms(model).values()
+    ]

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from unlearn.augment import Augment
 from unlearn.filtration import Proxy
+from unlearn.parallel import spread
 from unlearn.relearning.base import Given, Intention, soft_cross_entropy
-from unlearn.stage import Stage, fit, seeded
+from unlearn.stage import Stage, fit, generator_on, seeded
 from unlearn.watch import Watch
 
 
@@ -53,6 +54,12 @@ class Lesson:
     labels: Tensor
     forget: Tensor
     imposed: bool
+
+    def on(self, device: torch.device) -> Lesson:
+        """The same on another device."""
+        return Lesson(
+            self.images.to(device), self.labels.to(device), self.forget.to(device), self.imposed
+        )
 
 
 def prepare(
@@ -123,7 +130,7 @@ class Relearner(Stage):
     def losses(self, batch: Any) -> dict[str, Tensor]:
         rows, scrubbing = batch
         x = self.lesson.images[rows].to(torch.get_default_dtype()) / 255
-        logits = self.model(self.augment(x, self.rng))
+        logits = spread(self.model, self.augment(x, self.rng))
         forget, labels = self.lesson.forget[rows], self.lesson.labels[rows]
         kept, erased = logits[~forget], logits[forget]
         parts = {}
@@ -142,6 +149,11 @@ class Relearner(Stage):
             logits.shape[1], (len(logits),), device=logits.device, generator=self.rng
         )
         return nn.functional.cross_entropy(logits, labels)
+
+    def place(self, device: torch.device) -> None:
+        self.lesson = self.lesson.on(device)
+        self.rng = self.batches.rng = generator_on(device, self.rng)
+        self.batches.epochs = [rows.to(device) for rows in self.batches.epochs]
 
     def configure_optimizers(self) -> Any:
         c = self.cfg
@@ -183,6 +195,7 @@ def relearn(
     logger: Logger | None = None,
     progress: bool = False,
     watch: Watch | None = None,
+    devices: int = 1,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Adjust a copy of f_o to the intention.
 
@@ -192,6 +205,7 @@ def relearn(
         shots: D_e, (k, C, H, W) in [0, 1].
         target: the label of D_e; ``correct`` its right label, where known.
         watch: images whose predictions are counted after every epoch.
+        devices: how many share each batch, see ``stage.fit``.
 
     Returns:
         The unlearned model in eval mode, and the history of losses.
@@ -214,5 +228,6 @@ def relearn(
         logger=logger,
         progress=progress,
         watch=watch,
+        devices=devices,
     )
     return model.eval(), history

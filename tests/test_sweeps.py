@@ -1,0 +1,263 @@
+"""Sweeps: their jobs, the launchers, failures, the plan, a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from scripts import kill
+from tests.conftest import TINY
+from unlearn import pipeline
+from unlearn.cli import check_jobs, expand
+from unlearn.errors import UserError
+from unlearn.experiments import load_table
+
+Run = Callable[..., tuple[int, str, str]]
+# A table's own shots stay.
+CELL = [*(x for x in TINY if not x.startswith("shot=")), "per_class=120"]
+
+
+def errors(err: str) -> list[str]:
+    return [line for line in err.splitlines() if line.startswith("error: ")]
+
+
+def test_a_sweep_is_every_combination() -> None:
+    jobs = expand(["intention=neg,cor", "seed=range(2)", "scale=demo"])
+    assert [sorted(j) for j in jobs] == [
+        sorted([f"intention={i}", f"seed={s}", "scale=demo"])
+        for i in ("neg", "cor")
+        for s in (0, 1)
+    ]
+
+
+def test_a_table_is_its_cells_with_its_seeds() -> None:
+    table, jobs = load_table("table1"), expand(["experiment=table1", "scale=demo"])
+    assert all("experiment=table1" in j and "scale=demo" in j for j in jobs)
+    fixed = [
+        c for c in table.cells() if {"baseline=original", "baseline=logit_mask"} & {*c.overrides}
+    ]
+    assert 0 < len(fixed) < len(table.cells())
+    assert len(jobs) == 5 * (len(table.cells()) - len(fixed)) + len(fixed)
+    assert len({tuple(j) for j in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize(
+    ("extra", "number"),
+    [
+        (["scenario=7mnist", "baseline=fisher"], 5),
+        (["scenario=7mnist", "baseline=fisher,original", "seed=3"], 2),
+        (["scenario=7mnist", "baseline=none", "intention=neg", "seed=0"], 2),
+        (["scenario=7mnist", "baseline=none", "intention=neg", "shot=0.03", "seed=0"], 1),
+    ],
+)
+def test_knobs_select_among_a_tables_cells(extra: list[str], number: int) -> None:
+    jobs = expand(["experiment=table1", *extra])
+    assert len(jobs) == number
+    for job in jobs:
+        assert "scenario=7mnist" in job
+
+
+def test_other_settings_hold_for_all_cells() -> None:
+    jobs = expand(["experiment=table6", "model.width=4", "model.norm=layer", "seed=0"])
+    assert jobs
+    assert all("model.width=4" in j and "model.norm=layer" in j for j in jobs)
+    assert all(
+        sum(o.startswith("model.width=") for o in j) == 1
+        for j in expand(["experiment=fig4", "model.width=4"])
+    )
+
+
+def test_a_selection_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match=r"experiment: table6 has no cell with scenario=7mnist"):
+        expand(["experiment=table6", "scenario=7mnist"])
+
+
+BAD = {
+    "-m experiment=table9": ["experiment", "table1", "table8"],
+    "experiment=table1": ["experiment", "-m"],
+    "-m trainer.devices=2 seed=0,1": ["trainer.devices", "sweep"],
+    "-m experiment=table1 shot=0": ["experiment", "shot=0"],
+    "-m launcher=kubernetes": ["launcher", "joblib, ray, slurm"],
+    "jobs=0": ["jobs", "from 1"],
+    "threads=0": ["threads", "from 1"],
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    cli: Run, tmp_path: Path, arguments: str
+) -> None:
+    status, out, err = cli("scale=demo", *arguments.split())
+    assert status == 2
+    assert len(errors(err)) == 1
+    assert "Traceback" not in err
+    for word in BAD[arguments]:
+        assert word in errors(err)[0]
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_that_differ_in_seed_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unlearn import cli as module
+
+    composed = []
+    real = module.resolve
+    monkeypatch.setattr(module, "resolve", lambda o: composed.append(o) or real(o))
+    configs = check_jobs([["seed=0", "scale=demo"], ["seed=4", "scale=demo"], ["seed=x"]][:2], True)
+    assert len(composed) == 1
+    assert [c.seed for c in configs] == [0, 4]
+    with pytest.raises(UserError, match="seed"):
+        check_jobs([["seed=0"], ["seed=x"]], True)
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "slurm_local", "ray"])
+def test_every_launcher_runs_two_jobs(cli: Run, tmp_path: Path, launcher: str) -> None:
+    plugin = {"slurm_local": "submitit"}.get(launcher, launcher)
+    if find_spec(f"hydra_plugins.hydra_{plugin}_launcher") is None:
+        pytest.skip(f"the extra for launcher={launcher} is not installed")
+    sweep = ["-m", *CELL, "baseline=original,incompetent", f"launcher={launcher}"]
+    status, _, err = cli(*sweep)
+    assert status == 0, err
+    assert "2 of 2 jobs finished" in err
+    paths = sorted((tmp_path / "out").rglob("metrics.json"))
+    assert [p.parents[1].name for p in paths] == ["incompetent", "original"]
+    stamps = [p.stat().st_mtime_ns for p in paths]
+    assert cli(*sweep)[0] == 0
+    assert [p.stat().st_mtime_ns for p in paths] == stamps
+
+
+def test_a_failed_job_fails_alone_and_is_named(cli: Run, tmp_path: Path) -> None:
+    status, _, err = cli("-m", *TINY, "relearning.lr=1e38,3e-3")
+    assert status == 2
+    assert "1 of 2 jobs finished" in err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "relearning.lr=1e38" in last
+    assert "NaN" in last
+    (failure,) = (tmp_path / "out").rglob("error.json")
+    assert "NaN" in json.loads(failure.read_text())["error"]
+    assert json.loads(failure.read_text())["method"] == "ours"
+    assert len(list((tmp_path / "out").rglob("metrics.json"))) == 1
+
+
+def test_a_crashed_job_fails_alone_too(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = pipeline.load_task
+
+    def broken(scenario, *rest):  # type: ignore[no-untyped-def]
+        if scenario.name == "7mnist":
+            raise ZeroDivisionError("of the test")
+        return real(scenario, *rest)
+
+    monkeypatch.setattr(pipeline, "load_task", broken)
+    status, _, err = cli("-m", *CELL, "baseline=original", "scenario=7mnist,7noisymnist")
+    assert status == 1
+    assert "1 of 2 jobs finished" in err
+    assert "ZeroDivisionError: of the test" in err.strip().splitlines()[-1]
+
+
+def test_a_failure_is_forgotten_once_the_run_is_finished(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "evaluate", broken)
+        assert cli(*CELL, "baseline=original")[0] == 1
+    assert list((tmp_path / "out").rglob("error.json"))
+    assert cli(*CELL, "baseline=original")[0] == 0
+    assert not list((tmp_path / "out").rglob("error.json"))
+
+
+def test_the_plan_says_what_is_finished_and_runs_nothing(cli: Run, tmp_path: Path) -> None:
+    assert cli(*CELL, "baseline=original")[0] == 0
+    before = sorted((tmp_path / "out").rglob("*"))
+    status, out, _ = cli("-m", *CELL, "baseline=original,oracle,none", "--dry-run")
+    assert status == 0
+    assert sorted((tmp_path / "out").rglob("*")) == before
+    lines = [line for line in out.splitlines() if "baseline=" in line]
+    assert len(lines) == 3
+    assert [("finished" in x, "to do" in x) for x in lines] == [
+        (True, False),
+        (False, True),
+        (False, True),
+    ]
+    assert "3 jobs, 2 to do" in " ".join(out.split())
+
+
+def test_the_distance_to_an_oracle_that_came_later(cli: Run, tmp_path: Path) -> None:
+    """... is filled in by the same command, and what else the run found stays."""
+    ours = [*CELL, "shot=0.5", "intention=std"]
+    path = Path(cli(*ours)[1].strip().splitlines()[-1])
+    before = json.loads(path.read_text())
+    assert not [k for k in before["metrics"] if k.startswith(("oracle", "tug"))]
+    oracle = cli(*CELL, "shot=1.0", "intention=std", "baseline=oracle")
+    assert oracle[0] == 0
+    assert cli(*ours)[0] == 0
+    after = json.loads(path.read_text())
+    gained = {
+        k: after["metrics"].pop(k) for k in list(after["metrics"]) if k not in before["metrics"]
+    }
+    assert after == before
+    theirs = json.loads(Path(oracle[1].strip().splitlines()[-1]).read_text())["metrics"]
+    assert not [k for k in theirs if k.startswith(("oracle", "tug"))]
+    d_r, d_e = (abs(before["metrics"][k] - theirs[k]) for k in ("D_r", "D_e"))
+    assert gained["oracle_abs_D_r"] == pytest.approx(d_r)
+    assert gained["oracle_abs_D_e"] == pytest.approx(d_e)
+    assert gained["tug_of_war"] == pytest.approx((1 - d_r) * (1 - d_e))
+    assert 0 < gained["oracle_agreement"] <= 1
+    assert 0 < gained["oracle_js"] < 0.7
+
+
+@pytest.mark.parametrize("moment", [0.6])
+def test_killed_and_started_again_a_sweep_ends_with_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: float
+) -> None:
+    """The short form of scripts/kill.py: one kill somewhere in the second job."""
+    monkeypatch.setattr(kill.random.Random, "uniform", lambda _self, a, b: a + moment * (b - a))
+    result = kill.trial(["baseline=none", "intention=neg,cor"], 1, 0, tmp_path)
+    assert result["jobs"] == 2
+    assert result["rounds"][0]["wrong"] == []
+    assert result["rounds"][0]["stages_finished"] > 0
+
+
+def test_the_kill_script_notices_what_goes_wrong(tmp_path: Path) -> None:
+    good = kill.Left({"a": {"D_r": 1.0}}, {"a/x": b"1"}, {"0123"})
+    other = kill.Left({"a": {"D_r": 0.5}}, {"a/x": b"2"}, {"0123"})
+    empty = kill.Left({}, {}, set())
+    assert kill.differences(good, empty, good, "original: computing (0123)") == []
+    assert kill.differences(good, good, good, "finished before; ...") == []
+    assert len(kill.differences(good, empty, other, "")) == 2
+    assert len(kill.differences(good, good, good, "original: computing (0123)")) == 2
+
+
+def test_jobs_take_the_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from unlearn.machine import pick_device, share_threads
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [str(pick_device("auto", n)) for n in range(4)] == [
+        "cuda:0",
+        "cuda:1",
+        "cuda:2",
+        "cuda:0",
+    ]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert str(pick_device("auto", 3)) == "cpu"
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    threads = torch.get_num_threads()
+    try:
+        share_threads(None, 4)
+        assert torch.get_num_threads() == 2
+        share_threads(3, 4)
+        assert torch.get_num_threads() == 3
+        share_threads(None, 1)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)

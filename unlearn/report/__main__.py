@@ -1,0 +1,91 @@
+"""``python -m unlearn.report``: the paper's tables and figures from the runs' metrics files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from unlearn.errors import UserError, choices
+from unlearn.experiments import list_experiments
+from unlearn.report.html import page
+from unlearn.report.runs import find_runs
+from unlearn.report.sheet import build
+from unlearn.report.text import latex, long_form, markdown
+from unlearn.settings import CONF
+from unlearn.store import write_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the reports and print their paths; returns 0, or 2 for bad input."""
+    given = _parser().parse_args(arguments)
+    try:
+        for path in report(
+            given.runs or [Path("outputs/runs")], given.scale, given.out, given.tables
+        ):
+            print(path)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def report(
+    folders: Sequence[Path], scale: str | None, out: Path, tables: Sequence[str] | None
+) -> list[Path]:
+    """Write ``report-SCALE.html``, ``.md``, ``.tex`` and ``.csv``.
+
+    Args:
+        folders: where the runs' files lie, at any depth.
+        scale: None is every scale that there are runs of.
+        out: folder to write into.
+        tables: names of experiments; None is all.
+
+    Raises:
+        UserError: if an argument cannot be.
+    """
+    scales = sorted(p.stem for p in (CONF / "scale").glob("*.yaml"))
+    if scale is not None and scale not in scales:
+        raise choices("--scale", scale, scales)
+    for name in tables or ():
+        if name not in list_experiments():
+            raise choices("--tables", name, list_experiments())
+    found = find_runs(folders)
+    written = []
+    for each in [scale] if scale else found.scales or ["paper"]:
+        sheets = [build(name, each, found) for name in tables or list_experiments()]
+        texts = {
+            "html": page(sheets, each, len(found.skipped)),
+            "md": markdown(sheets, len(found.skipped)),
+            "tex": latex(sheets),
+            "csv": long_form(sheets),
+        }
+        for suffix, text in texts.items():
+            path = out / f"report-{each}.{suffix}"
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                write_text(path, text)
+            except OSError as error:
+                raise UserError("--out", f"cannot be written ({error})") from error
+            written.append(path)
+    return written
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m unlearn.report", description=__doc__)
+    parser.add_argument(
+        "--runs",
+        action="append",
+        type=Path,
+        metavar="DIR",
+        help="folder of metrics files, searched at any depth; may be repeated [outputs/runs]",
+    )
+    parser.add_argument("--scale", help="paper or demo [every scale that there are runs of]")
+    parser.add_argument("--out", type=Path, default=Path("outputs/report"), metavar="DIR")
+    parser.add_argument("--tables", nargs="+", metavar="NAME", help="such as table1 fig4 [all]")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,124 @@
+"""Which runs fill which cells."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from unlearn.experiments import Cell, list_experiments, load_table
+from unlearn.report.runs import Found, Run, flat
+from unlearn.settings import CONF, relevant, resolve
+
+# Watching does not change the result.
+OBSERVING = "track_predictions"
+
+
+@dataclass
+class Filled:
+    """A cell with its runs.
+
+    Attributes:
+        runs: one a seed, by seed; a method without randomness has one.
+        failures: failed runs of the seeds that have no other.
+        left_out: how many more runs fit.
+        departures: settings of the runs that are not conf/'s own, in words.
+    """
+
+    cell: Cell
+    runs: list[Run] = field(default_factory=list)
+    failures: list[Run] = field(default_factory=list)
+    left_out: int = 0
+    departures: list[str] = field(default_factory=list)
+
+
+def fill(cell: Cell, scale: str, found: Found) -> Filled:
+    """A cell's runs at a scale.
+
+    A run fits if it agrees with the cell in all that the cell sets and in whatever is chosen by
+    name, and has nothing that sets another cell apart. Other settings may differ: then they are
+    reported. Of several runs of a seed the one without such departures is taken, else the newest.
+    """
+    said = dict(override.split("=", 1) for override in cell.overrides)
+    filled = Filled(cell)
+
+    def candidate(run: Run) -> bool:
+        method, scenario = said.get("baseline", "ours"), said["scenario"]
+        known = (run.scale, run.method, run.settings.get("scenario.name"))
+        return known == (scale, method, scenario)
+
+    runs, failures = (
+        [run for run in group if candidate(run)] for group in (found.runs, found.failures)
+    )
+    if not runs and not failures:
+        return filled
+    wanted = composed(cell.overrides, scale)
+    sets = {setting(key) for key in said}
+    by_seed: dict[int | None, list[Run]] = defaultdict(list)
+    for run in runs:
+        if fits(run, wanted, sets):
+            by_seed[run.seed].append(run)
+    for seed in sorted(by_seed, key=lambda s: -1 if s is None else s):
+        best = max(by_seed[seed], key=lambda r: (not departures(r, wanted), r.finished))
+        filled.runs.append(best)
+        filled.departures += departures(best, wanted)
+        filled.left_out += len(by_seed[seed]) - 1
+    failed = {
+        r.seed: r for r in sorted(failures, key=lambda r: r.finished) if fits(r, wanted, sets)
+    }
+    filled.failures = [run for seed, run in failed.items() if seed not in by_seed]
+    return filled
+
+
+def fits(run: Run, wanted: dict[str, Any], sets: set[str]) -> bool:
+    """Whether a run of the right method, scenario and scale belongs into a cell.
+
+    Args:
+        run: the run.
+        wanted: the cell's composed settings.
+        sets: the keys that the cell sets itself.
+    """
+    for key, told_apart in variations().items():
+        if key not in wanted or key not in run.settings or run.settings[key] == wanted[key]:
+            continue
+        if key == OBSERVING and key not in sets:
+            continue
+        if key in sets or key.endswith(".name") or run.settings[key] in told_apart:
+            return False
+    return True
+
+
+def departures(run: Run, wanted: dict[str, Any]) -> list[str]:
+    """Settings in which a run differs from a cell, in words."""
+    keys = sorted((run.settings.keys() | wanted.keys()) - {"seed", OBSERVING})
+    absent = "absent"
+    pairs = [(key, run.settings.get(key, absent), wanted.get(key, absent)) for key in keys]
+    return [f"{key} {a} (conf/: {b})" for key, a, b in pairs if a != b]
+
+
+@cache
+def composed(overrides: tuple[str, ...], scale: str) -> dict[str, Any]:
+    """A cell's settings by dotted key, as a metrics file would have them."""
+    cfg = resolve([*overrides, f"scale={scale}"])
+    return flat(json.loads(json.dumps(relevant(cfg))))
+
+
+@cache
+def variations() -> dict[str, list[Any]]:
+    """Every setting that some cell of some experiment sets, and the values it is set to."""
+    values: dict[str, list[Any]] = defaultdict(list)
+    for name in list_experiments():
+        for cell in load_table(name).cells():
+            for override in cell.overrides:
+                key, text = override.split("=", 1)
+                values[setting(key)].append(OmegaConf.from_dotlist([f"is={text}"])["is"])
+    return dict(values)
+
+
+def setting(key: str) -> str:
+    """The setting behind an override's key: of a group it is the name."""
+    return f"{key}.name" if (CONF / key).is_dir() else key
