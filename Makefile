@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test report lint setup clean
+.PHONY: demo test report lint bench setup clean
 demo: setup
 	$(BIN)/python run.py scenario=7noisymnist intention=cor shot=0.3 scale=demo
 
@@ -16,6 +16,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python scripts/bench.py
 
 setup: .venv/.done
 .venv/.done: pyproject.toml constraints.txt
