@@ -8,6 +8,8 @@ import os
 import pickle
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,13 +109,22 @@ class Processes(DDPStrategy):
             find_unused_parameters=True,
         )
         self.threads = max(1, torch.get_num_threads() // number)
+        self.parent = os.getpid()
 
     def setup_environment(self) -> None:
         """In each process, before all else."""
+        threading.Thread(target=_end_with, args=(self.parent,), daemon=True).start()
         torch.set_num_threads(self.threads)
         self.quiet = quiet_lightning()
         self.quiet.__enter__()
         super().setup_environment()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when ``parent``, which started it, is gone, however it went."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _rebuild(device: str, state: bytes) -> torch.Generator:
