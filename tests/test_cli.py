@@ -42,8 +42,16 @@ def test_a_run_writes_what_it_promises(cli: Run, tmp_path: Path) -> None:
         "seed": 1,
     }
     assert metrics["scale"] == "demo"
-    assert set(metrics["metrics"]) == {"D_r", "D_e", "original_D_r", "original_D_e"}
-    assert all(0 <= v <= 1 for v in metrics["metrics"].values())
+    both = ("D_r", "D_e")
+    attacks = ("balanced_accuracy", "auc", "tpr_at_1_fpr")
+    shares = {f"{kind}{d}" for kind in ("", "train_", "original_", "asr_") for d in both}
+    shares |= {f"mia_{d}_{a}" for d in both for a in attacks}
+    norms = {f"norm_{d}{s}" for d in both for s in ("", "_std")}
+    assert set(metrics["metrics"]) == shares | norms
+    assert all(0 <= metrics["metrics"][k] <= 1 for k in shares)
+    assert all(metrics["metrics"][k] > 0 for k in norms)
+    assert metrics["config"]["inversion"]["steps"] == 25
+    assert metrics["classes"] == [str(d) for d in range(10)]
     stages = {"training", "inversion", "filtration", "relearning", "evaluation"}
     assert set(metrics["seconds"]) == stages
     assert metrics["hardware"].startswith("CPU")

@@ -135,8 +135,12 @@ def sweep(overrides: list[str], jobs: list[list[str]], configs: list[Config]) ->
         Path(composed.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         context = HydraContext(config_loader=engine.config_loader, callbacks=Callbacks(composed))
         launcher = Plugins.instance().instantiate_launcher(context, job, composed)
-        results = launcher.launch(jobs, initial_job_idx=0)
-    outcomes = [result.return_value for result in results]
+        try:
+            outcomes = [r.return_value for r in launcher.launch(jobs, initial_job_idx=0)]
+        except Exception as error:  # a worker died: what the others finished is on the disk
+            complain(f"launcher: {type(error).__name__}: {' '.join(str(error).split())}")
+            lost = {"status": CRASHED, "error": "did not finish"}
+            outcomes = [{"status": 0, "error": None} if compare(c) else lost for c in configs]
     for cfg in configs:
         compare(cfg)
     failed = [(words, o) for words, o in zip(in_short(jobs), outcomes, strict=True) if o["error"]]

@@ -36,6 +36,7 @@ from unlearn.scenarios import Shots, Task, load_task, take_shots
 from unlearn.settings import Config, method_of, relevant
 from unlearn.store import Store, state_of, write_tensors, write_text
 from unlearn.tracking import tracker
+from unlearn.trainer import check_devices
 from unlearn.version import __version__
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def run(cfg: Config, job: int = 0) -> dict[str, Any]:
         log.info("finished before; delete %s to run it again", folder)
         return done
     device = pick_device(cfg.device, job)
+    check_devices(cfg.trainer.devices, device)
     task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
     shots = take_shots(task, cfg.shot, cfg.seed)
     make_writable(folder)

@@ -14,6 +14,7 @@ class Original(Baseline):
     """The original model; one for all seeds."""
 
     uses: ClassVar[frozenset[str]] = frozenset()
+    aim: ClassVar[str | None] = "std"
 
     def unlearn(self, access: FullAccess) -> Outcome:
         return Outcome(access.original)
