@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,19 +88,20 @@ def whole(overrides: list[str], output: Path) -> tuple[str, float]:
     return done.stderr, time.perf_counter() - start
 
 
-def killed(overrides: list[str], output: Path, after: float) -> None:
-    """Start the sweep and kill its whole process group after so many seconds."""
+def killed(overrides: list[str], output: Path, due: Callable[[float], bool]) -> None:
+    """Start the sweep and kill its whole process group when ``due``, by the seconds so far."""
+    start = time.perf_counter()
     process = subprocess.Popen(
         command(overrides, output),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    try:
-        process.wait(after)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    while process.poll() is None:
+        if due(time.perf_counter() - start):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        time.sleep(0.02)
 
 
 def differences(wanted: Left, at_kill: Left, found: Left, said: str) -> list[str]:
@@ -117,8 +119,18 @@ def differences(wanted: Left, at_kill: Left, found: Left, said: str) -> list[str
     return wrong
 
 
-def trial(overrides: list[str], rounds: int, seed: int, folder: Path) -> dict[str, Any]:
-    """The undisturbed sweep, then ``rounds`` killed ones, each compared with it."""
+def trial(
+    overrides: list[str],
+    rounds: int,
+    seed: int,
+    folder: Path,
+    due: Callable[[Path], bool] | None = None,
+) -> dict[str, Any]:
+    """The undisturbed sweep, then ``rounds`` killed ones, each compared with it.
+
+    Args:
+        due: when to kill, by what lies in the output folder; None is a random moment.
+    """
     draw = random.Random(seed)
     _, seconds = whole(overrides, folder / "undisturbed")
     wanted = look(folder / "undisturbed")
@@ -126,7 +138,8 @@ def trial(overrides: list[str], rounds: int, seed: int, folder: Path) -> dict[st
     for number in range(rounds):
         output = folder / f"killed-{number}"
         after = draw.uniform(0, seconds)
-        killed(overrides, output, after)
+        # The output is bound now: the next round has another.
+        killed(overrides, output, lambda s, o=output, t=after: due(o) if due else s >= t)
         at_kill = look(output)
         said, _ = whole(overrides, output)
         wrong = differences(wanted, at_kill, look(output), said)

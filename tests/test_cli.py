@@ -268,7 +268,7 @@ def command(out: Path, *extra: str) -> list[str]:
     return [sys.executable, str(ROOT / "run.py"), *TINY, *extra, f"output_dir={out}"]
 
 
-@pytest.mark.parametrize("stage", ["original", "inversion", "filtration", "relearning"])
+@pytest.mark.parametrize("stage", ["inversion", "relearning"])
 def test_killed_at_a_stage_it_goes_on_to_the_same_numbers(
     tmp_path: Path, cli: Run, stage: str
 ) -> None:
@@ -280,7 +280,7 @@ def test_killed_at_a_stage_it_goes_on_to_the_same_numbers(
         command(killed),
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     assert process.stderr is not None
     for line in process.stderr:

@@ -28,11 +28,6 @@ from unlearn.training import TrainingConfig
 FISHER = Fisher("fisher", 0.01, 1e3, 1e2, 10.0, 4)
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads: None) -> None:
-    torch.set_num_threads(1)  # such small layers gain nothing from more
-
-
 def random_images(number: int, channels: int = 1, size: int = 16) -> Tensor:
     rng = torch.Generator().manual_seed(5)
     shape = (number, channels, size, size)

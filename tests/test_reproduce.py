@@ -21,7 +21,7 @@ ONLY = {
     "table4": ["scenario.digit=9"],
     "fig3": ["scenario=7mnist"],
 }
-FEWER = [*(x for x in CELL if "per_class" not in x), "per_class=60", "inversion.steps=8"]
+FEWER = [x for x in CELL if "per_class" not in x]
 
 
 @pytest.fixture(scope="module")

@@ -120,15 +120,11 @@ def test_every_launcher_runs_two_jobs(cli: Run, tmp_path: Path, launcher: str) -
     plugin = {"slurm_local": "submitit"}.get(launcher, launcher)
     if find_spec(f"hydra_plugins.hydra_{plugin}_launcher") is None:
         pytest.skip(f"the extra for launcher={launcher} is not installed")
-    sweep = ["-m", *CELL, "baseline=original,incompetent", f"launcher={launcher}"]
-    status, _, err = cli(*sweep)
+    status, _, err = cli("-m", *CELL, "baseline=original,incompetent", f"launcher={launcher}")
     assert status == 0, err
     assert "2 of 2 jobs finished" in err
     paths = sorted((tmp_path / "out").rglob("metrics.json"))
     assert [p.parents[1].name for p in paths] == ["incompetent", "original"]
-    stamps = [p.stat().st_mtime_ns for p in paths]
-    assert cli(*sweep)[0] == 0
-    assert [p.stat().st_mtime_ns for p in paths] == stamps
 
 
 def test_a_failed_job_fails_alone_and_is_named(cli: Run, tmp_path: Path) -> None:
@@ -214,16 +210,16 @@ def test_the_distance_to_an_oracle_that_came_later(cli: Run, tmp_path: Path) -> 
     assert 0 < gained["oracle_js"] < 0.7
 
 
-@pytest.mark.parametrize("moment", [0.6])
-def test_killed_and_started_again_a_sweep_ends_with_the_same_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: float
-) -> None:
-    """The short form of scripts/kill.py: one kill somewhere in the second job."""
-    monkeypatch.setattr(kill.random.Random, "uniform", lambda _self, a, b: a + moment * (b - a))
-    result = kill.trial(["baseline=none", "intention=neg,cor"], 1, 0, tmp_path)
+def test_killed_and_started_again_a_sweep_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    """The short form of scripts/kill.py: one kill, in the second job."""
+
+    def second_job(output: Path) -> bool:
+        return len(list(output.glob("store/relearning/*"))) > 1
+
+    result = kill.trial(["baseline=none", "intention=neg,cor"], 1, 0, tmp_path, second_job)
     assert result["jobs"] == 2
     assert result["rounds"][0]["wrong"] == []
-    assert result["rounds"][0]["stages_finished"] > 0
+    assert result["rounds"][0]["jobs_finished"] == 1
 
 
 def test_the_kill_script_notices_what_goes_wrong(tmp_path: Path) -> None:
