@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,11 @@ def killed(overrides: list[str], output: Path, due: Callable[[float], bool]) -> 
         time.sleep(0.02)
 
 
+def is_due(due: Callable[[Path], bool] | None, output: Path, after: float, seconds: float) -> bool:
+    """Whether to kill after so many seconds."""
+    return due(output) if due else seconds >= after
+
+
 def differences(wanted: Left, at_kill: Left, found: Left, said: str) -> list[str]:
     """What the second start got wrong; ``said`` is its standard error."""
     wrong = []
@@ -138,8 +144,7 @@ def trial(
     for number in range(rounds):
         output = folder / f"killed-{number}"
         after = draw.uniform(0, seconds)
-        # The output is bound now: the next round has another.
-        killed(overrides, output, lambda s, o=output, t=after: due(o) if due else s >= t)
+        killed(overrides, output, partial(is_due, due, output, after))
         at_kill = look(output)
         said, _ = whole(overrides, output)
         wrong = differences(wanted, at_kill, look(output), said)

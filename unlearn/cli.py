@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearn.errors import UserError, choices
-from unlearn.jobs import in_short, jobs_of, parse
+from unlearn.jobs import in_short, jobs_of, parse, shared
 from unlearn.machine import share_threads
 from unlearn.settings import CONF, KNOBS, Config, check, register, resolve, typed, unknown_key
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             screen.print(plan(in_short(jobs), configs), width=None if screen.is_terminal else 160)
             return 0
         if parsed.multirun:
-            return sweep(parsed.overrides, jobs, configs)
+            return sweep(jobs, configs)
         return alone(parsed.overrides)
     except UserError as error:
         complain(str(error))
@@ -122,15 +122,14 @@ def alone(overrides: list[str]) -> int:
     return int(outcome["status"])
 
 
-def sweep(overrides: list[str], jobs: list[list[str]], configs: list[Config]) -> int:
+def sweep(jobs: list[list[str]], configs: list[Config]) -> int:
     """Many jobs, by the chosen launcher; one that fails, fails alone, and is named at the end."""
     from unlearn.runs import compare
 
     with hydra_here() as engine:
-        # What is swept differs between the jobs; the launcher's settings do not.
-        common = [o for o in overrides if not parse([o])[0].is_sweep_override()]
+        # The launcher's settings are among what the jobs share.
         composed = engine.compose_config(
-            "config", common, run_mode=RunMode.MULTIRUN, with_log_configuration=False
+            "config", shared(jobs), run_mode=RunMode.MULTIRUN, with_log_configuration=False
         )
         Path(composed.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         context = HydraContext(config_loader=engine.config_loader, callbacks=Callbacks(composed))

@@ -31,9 +31,14 @@ def combinations(overrides: list[Override]) -> list[list[str]]:
     return [list(job) for job in BasicSweeper.split_arguments(overrides, None)[0]]
 
 
+def shared(jobs: list[list[str]]) -> list[str]:
+    """The overrides that all jobs have."""
+    return [o for o in jobs[0] if all(o in job for job in jobs)]
+
+
 def in_short(jobs: list[list[str]]) -> list[str]:
-    """What tells the jobs apart: each one's overrides but for those that all of them have."""
-    common = set.intersection(*(set(job) for job in jobs)) if len(jobs) > 1 else set()
+    """What tells the jobs apart: each one's overrides but for the shared ones."""
+    common = shared(jobs) if len(jobs) > 1 else []
     return [" ".join(o for o in job if o not in common) for job in jobs]
 
 
