@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
+# A whole run in a few seconds: every part works, nothing is learnt well.
 TINY = [
     "scale=demo",
     "model.width=4",
@@ -36,7 +37,7 @@ TINY = [
     "inversion.lr=0.02",
     "inversion.batch_size=24",
     "inversion.width=2",
-    "inversion.grid_every=0",
+    "inversion.grid_every=10",
     "filtration.per_condition=12",
     "filtration.rounds=2",
     "filtration.t_ent=3",

@@ -10,25 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-SHARED = Path(os.environ.get("UNLEARN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+from scripts.kill import TINY as TINY
 
-# A whole run in a few seconds: every part works, nothing is learnt well.
-TINY = [
-    "scale=demo",
-    "model.width=4",
-    "training.epochs=1",
-    "inversion.steps=25",
-    "inversion.lr=0.02",
-    "inversion.batch_size=24",
-    "inversion.width=2",
-    "inversion.grid_every=10",
-    "filtration.per_condition=12",
-    "filtration.rounds=2",
-    "filtration.t_ent=3",
-    "filtration.threshold=5",
-    "relearning.epochs=2",
-    "shot=5img",
-]
+SHARED = Path(os.environ.get("UNLEARN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @pytest.fixture(autouse=True)
