@@ -23,6 +23,7 @@ ONLY = {
     "table5": ["shot=1.0,1img"],
     "fig3": ["scenario=7mnist"],
 }
+SHOWN = {"fig1": ["confusing"], "fig3": ["filtration", "knee"]}
 FEWER = [x for x in CELL if "per_class" not in x]
 
 
@@ -42,6 +43,12 @@ def test_every_cell_of_every_experiment_runs(name: str, outputs: Path) -> None:
         metrics = json.loads((folder / "metrics.json").read_text())
         for measure in load_table(name).measures:
             assert measure in metrics["metrics"], (folder, measure)
+        for picture in SHOWN.get(name, ()):
+            assert (folder / "pictures" / f"{picture}.png").stat().st_size > 1000
+        if name == "fig4":
+            counts = metrics["predictions"]["oracle"]["counts"]
+            assert len(counts) == len(metrics["predictions"]["oracle"]["epoch"]) == 1
+            assert {sum(c) for c in counts} <= {25, 100}  # test images of crossed sevens, of 9
 
 
 def test_the_report_of_all_of_them(outputs: Path) -> None:

@@ -168,7 +168,11 @@ def filtrate(
     scale = median_bandwidth(own.double())
     bandwidths = scale * torch.tensor(cfg.bandwidths, device=device, dtype=torch.float64)
     distances = mmd_to(embedding.double(), near.double(), bandwidths).cpu()
-    within = leave_one_out(own.double(), bandwidths).cpu()
+    if len(shots) > 1:
+        within = leave_one_out(own.double(), bandwidths).cpu()
+    else:
+        # What the samples are measured by too: the distance to the one shot.
+        within = mmd_to(own[1:].double(), near.double(), bandwidths).cpu()
     if cfg.threshold is None:
         t_f = threshold(np.asarray(distances), np.asarray(within))[0]
     else:
