@@ -146,8 +146,21 @@ def test_filtrate_splits_and_refines(number: int) -> None:
     assert (proxy.probabilities[proxy.target_like].argmax(-1) == target).all()
     assert (proxy.distances[proxy.target_like] < 0.8).all()
     assert (proxy.target_like ^ proxy.retained).all()
-    assert len(proxy.within) == (3 if number == 3 else 4)
+    assert len(proxy.within) == 3  # the shots, or the copies of the only one
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_one_shot_is_compared_with_its_copies_as_the_samples_are() -> None:
+    """... by the distance to it, however the copies lie to one another."""
+    generator, model, shots, target = parts()
+    cfg = FiltrationConfig(**{**vars(CFG), "threshold": 2.1, "bandwidths": [0.01]})
+    with pytest.raises(NotSeparable) as found:  # at this threshold all are target-like
+        filtrate(cfg, generator, model, shots[:1], target, Augment(2), 0, head_of(model, shots))
+    proxy = found.value.proxy
+    assert proxy is not None
+    # At so small a bandwidth nothing is like anything: 2 (1 - k) is 2 for copies and samples alike.
+    torch.testing.assert_close(proxy.within, torch.full_like(proxy.within, 2))
+    assert proxy.distances.median() == pytest.approx(2)
 
 
 def test_refinement_keeps_only_sure_and_consistent_samples() -> None:
