@@ -3,7 +3,7 @@
     python scripts/kill.py --rounds 10 [--seed 0] [OVERRIDE ...]
 
 Each round starts the same sweep of tiny runs in an empty folder, sends SIGKILL to all its
-processes after a random time, and runs the same command again. Then every number and every weight
+processes at a random moment once a stage is finished, and runs the same command again. Then every number and every weight
 must equal the undisturbed sweep's, bit for bit; what was finished at the kill must have been
 skipped, and no stage that was in the store computed again. Prints one JSON object; the exit status
 is 1 if anything differs.
@@ -139,12 +139,16 @@ def trial(
         due: when to kill, by what lies in the output folder; None is a random moment.
     """
     draw = random.Random(seed)
+    started = time.time()
     _, seconds = whole(overrides, folder / "undisturbed")
     wanted = look(folder / "undisturbed")
+    entries = (folder / "undisturbed").glob("store/*/*/entry.json")
+    first = min(entry.stat().st_mtime for entry in entries) - started
     results = []
     for number in range(rounds):
         output = folder / f"killed-{number}"
-        after = draw.uniform(0, seconds)
+        # Before the first stage there is nothing to lose.
+        after = draw.uniform(first, seconds)
         killed(overrides, output, partial(is_due, due, output, after))
         at_kill = look(output)
         said, _ = whole(overrides, output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +134,15 @@ def test_same_seed_same_numbers() -> None:
     assert one.history != other.history
 
 
+@pytest.fixture
+def doubles() -> Iterator[None]:
+    """Rounding that does not grow into other samples over a training."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("doubles")
 def test_a_model_that_wants_normalised_images() -> None:
     inner = taught(small_net(), 1, 28, 28)
     shots, labels = shots_of(1, 28, 28)

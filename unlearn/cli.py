@@ -260,6 +260,11 @@ def translated(error: Exception, overrides: Sequence[str]) -> UserError:
     cause = error.__cause__
     full = f"{text}\n{cause}" if cause is not None else text
     group = re.search(r"Could not find '([\w/]+)/([^']+)'", full)
+    if group and group[1] == "hydra/launcher":
+        extra = group[2].removeprefix("submitit_")
+        return UserError(
+            "launcher", f"{group[2]} is not installed: pip install 'few-shot-unlearning[{extra}]'"
+        )
     if group and group[1] != "special":
         names = sorted(p.stem for p in (CONF / group[1]).glob("*.yaml"))
         return choices(group[1].replace("/", "."), group[2], names)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.config_store import ConfigStore
@@ -98,7 +99,10 @@ class TableConf(BasicSweeperConf):
 
 
 def register() -> None:
-    """Put the schema into Hydra's ConfigStore."""
+    """Put the schema into Hydra's ConfigStore, and what conf/ computes with."""
+    OmegaConf.register_new_resolver(
+        "gpu_share", lambda jobs: min(1.0, torch.cuda.device_count() / jobs), replace=True
+    )
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="hydra/sweeper", name="table", node=TableConf)
@@ -216,11 +220,16 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
     "data_dir": ("folder of the images", "a folder; also the environment variable UNLEARN_DATA"),
     "output_dir": ("folder of the results", "a folder"),
     "device": ("where to compute", "auto, cpu, cuda, cuda:N"),
+    "experiment": (
+        "a table or figure of the paper, with -m",
+        lambda: sorted(p.stem for p in (CONF / "experiment").glob("*.yaml")),
+    ),
     "launcher": (
         "what runs a sweep's jobs",
         lambda: sorted(p.stem for p in (CONF / "launcher").glob("*.yaml")),
     ),
     "jobs": ("how many jobs of a sweep at once", "a whole number from 1"),
+    "threads": ("CPU threads of a job; null: all, shared by the jobs at once", "from 1"),
     "trainer.devices": ("how many devices compute one job", "a whole number from 1"),
     "track_predictions": ("follow the answers on D_e over the epochs", "true, false"),
     "logger": ("live tracking beside history.csv, one or [a,list]", lambda: list(LOGGERS)),
