@@ -3,10 +3,10 @@
     python scripts/kill.py --rounds 10 [--seed 0] [OVERRIDE ...]
 
 Each round starts the same sweep of tiny runs in an empty folder, sends SIGKILL to all its
-processes at a random moment once a stage is finished, and runs the same command again. Then every number and every weight
-must equal the undisturbed sweep's, bit for bit; what was finished at the kill must have been
-skipped, and no stage that was in the store computed again. Prints one JSON object; the exit status
-is 1 if anything differs.
+processes at a random moment once a stage is finished, and runs the same command again. Then every
+number and every weight must equal the undisturbed sweep's, bit for bit; what was finished at the
+kill must have been skipped, and no stage that was in the store computed again. Prints one JSON
+object; the exit status is 1 if anything differs.
 """
 
 from __future__ import annotations
