@@ -75,7 +75,7 @@ def find_runs(folders: Sequence[Path]) -> Found:
     files = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UserError("--runs", f"{folder} is not a folder")
+            raise UserError("--runs", f"{folder} is not a folder; runs are kept in OUTPUT_DIR/runs")
         files.update({path.resolve(): path for path in folder.rglob("*.json")})
     for path in sorted(files.values()):
         try:
