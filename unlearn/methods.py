@@ -181,7 +181,7 @@ def unlearn_by_baseline(job: Job, original: Classifier) -> Made:
                 cfg.augment,
                 fresh,
                 cfg.seed,
-                **job.fitting(),
+                job.fitting(),
             )
         )
         remark = {"history": outcome.history, "seconds": time.perf_counter() - start}

@@ -117,7 +117,7 @@ def draw_knee(proxy: Proxy) -> Figure:
         float(proxy.within.max()),
         color=RED,
         alpha=0.12,
-        label="shots, leave one out",
+        label="spread of the shots",
     )
     axes.set_xlabel("samples, nearest first")
     axes.set_ylabel("MMD to $D_e$")

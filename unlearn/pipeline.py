@@ -147,7 +147,7 @@ def what_is_given(job: Job) -> str:
     number, all_of_it = len(job.shots.images), int(job.task.forget.sum())
     if job.cfg.baseline is None:
         return f"intention {job.cfg.intention.name}, {number} of {all_of_it} images of D_e given"
-    if "shot" in job.cfg.baseline.uses:
+    if "shot" in relevant(job.cfg):
         return f"all of D, {number} of {all_of_it} images of D_e given"
     return f"all of D and of D_e ({all_of_it} images) given"
 
@@ -159,7 +159,8 @@ def draw(job: Job, made: Made, before: Tensor, after: Tensor) -> None:
         pictures.save(figure(), folder / f"{name}.png")
     chosen = task.test_forget.nonzero()[:36, 0]
     texts = [most_frequent(p[chosen], task.classes) for p in (before, after)]
-    given = task.train.x[task.forget].float() / 255 if made.proxy is None else job.shots.images
+    limited = "shot" in relevant(job.cfg)
+    given = job.shots.images if limited else task.train.x[task.forget].float() / 255
     overview = pictures.draw_overview(given, made.proxy, task.test.x[chosen], *texts)
     pictures.save(overview, folder / "overview.png")
 

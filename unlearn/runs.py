@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unlearn.baselines import Baseline
 from unlearn.checkpoint import checkpoint_identity
 from unlearn.data import SOURCES
 from unlearn.errors import UserError
@@ -99,14 +98,12 @@ def matching_oracle(cfg: Config) -> Config:
     """The oracle that a run is measured against: of its intention, or of the one that its baseline
     aims at, with all of D_e and the same seed."""
     aim = cfg.baseline.aim if cfg.baseline is not None else None
-    uses: frozenset[str] = Baseline.uses if cfg.baseline is None else cfg.baseline.uses
-    seeded = cfg.baseline is None or "seed" in uses
     return replace(
         cfg,
         baseline=preset("oracle", cfg.scale).baseline,
         intention=cfg.intention if aim is None else preset("oracle", cfg.scale, aim).intention,
         shot=1.0,
-        seed=cfg.seed if seeded else 0,
+        seed=relevant(cfg).get("seed", 0),
         track_predictions=False,
     )
 

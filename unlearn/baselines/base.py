@@ -16,7 +16,6 @@ from unlearn.registry import Registry
 from unlearn.relearning import Intention
 from unlearn.scenarios import Scenario, Task
 from unlearn.training import TrainingConfig
-from unlearn.watch import Watch
 
 
 @dataclass
@@ -31,8 +30,7 @@ class FullAccess:
         training, augment: how the original was trained.
         fresh: makes a freshly initialised network like the original, another one for each seed.
         seed: of everything random.
-        logger, progress, watch, devices: how trained stages are shown and spread; see
-            ``unlearn.stage.fit``.
+        fitting: how trained stages are shown and spread, for ``unlearn.stage.fit``.
     """
 
     original: nn.Module
@@ -43,19 +41,7 @@ class FullAccess:
     augment: Augment
     fresh: Callable[[], nn.Module]
     seed: int
-    logger: Any = None
-    progress: bool = False
-    watch: Watch | None = None
-    devices: int = 1
-
-    def fitting(self) -> dict[str, Any]:
-        """What ``fit`` takes beside the stage and its batches."""
-        return {
-            "logger": self.logger,
-            "progress": self.progress,
-            "watch": self.watch,
-            "devices": self.devices,
-        }
+    fitting: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

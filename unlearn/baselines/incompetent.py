@@ -124,5 +124,5 @@ class Incompetent(Baseline):
             access.augment,
             access.seed,
         )
-        history = fit(module, module.batches, device, **access.fitting())
+        history = fit(module, module.batches, device, **access.fitting)
         return Outcome(student.eval(), history)

@@ -107,5 +107,5 @@ class Oracle(Baseline):
             labels.to(device),
             marked.to(device),
         )
-        history = fit(module, module.batches, device, **access.fitting())
+        history = fit(module, module.batches, device, **access.fitting)
         return Outcome(model.eval(), history)

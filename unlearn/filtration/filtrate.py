@@ -46,7 +46,7 @@ class Proxy:
         probabilities: f_o's softmax (n, classes), the soft labels.
         conditions: what each was generated for, (n,) in Y+.
         distances: MMD to D_e (n,).
-        within: leave-one-out MMD of the shots (k,).
+        within: leave-one-out MMD of the shots (k,); of one shot its augmented copies' MMD to it.
         target_like: (n,) bool, D~_e; the rest is D~_r, less what ``dropped`` marks.
         dropped: (n,) bool, in neither.
         threshold: t_f, a 0-d tensor.

@@ -38,7 +38,7 @@ def threshold(
 
     Args:
         distances: MMD of each generated sample to D_e.
-        within: leave-one-out MMD of the shots.
+        within: the shots' own spread, as ``Proxy`` has it.
 
     Returns:
         The threshold, and the S that found it (None: no knee, the mean was taken).
