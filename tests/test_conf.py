@@ -11,9 +11,10 @@ from PIL import Image
 
 from tests.conftest import SHARED, TINY
 from tests.test_cli import PAPER
+from unlearn.ranges import RANGES
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
-from unlearn.settings import CONF, RANGES, check, resolve
+from unlearn.settings import CONF, check, resolve
 
 Run = Callable[..., tuple[int, str, str]]
 

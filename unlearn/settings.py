@@ -23,10 +23,9 @@ from unlearn.errors import UserError, choices, did_you_mean
 from unlearn.filtration import FiltrationConfig
 from unlearn.inversion import InversionConfig
 from unlearn.models import MODELS, ModelConfig
-from unlearn.models.base import NORMS
+from unlearn.ranges import check_ranges
 from unlearn.registry import Registry
 from unlearn.relearning import INTENTIONS, Intention, RelearningConfig
-from unlearn.relearning.neg import FORMS, Neg
 from unlearn.scenarios import SCENARIOS, Scenario
 from unlearn.scenarios.base import shot_count
 from unlearn.training import TrainingConfig
@@ -163,7 +162,7 @@ def relevant(cfg: Config) -> dict[str, Any]:
 def settings(scale: str = "paper", *overrides: str) -> Settings:
     """What ``unlearn.forget`` takes, from conf/: ``settings("demo", "inversion.steps=500")``."""
     cfg = resolve([f"scale={scale}", *overrides])
-    check_settings(cfg)
+    check_ranges(cfg)
     return unlearner_settings(cfg)
 
 
@@ -236,99 +235,6 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
 }
 
 
-@dataclass
-class Range:
-    """A test that a setting must pass and the words for it."""
-
-    test: Callable[[Any], bool]
-    words: str
-
-
-COUNT = Range(lambda v: v >= 1, "a whole number from 1")
-NUMBER0 = Range(lambda v: v >= 0, "a number from 0")
-ABOVE0 = Range(lambda v: v > 0, "a number above 0")
-SHARE = Range(lambda v: 0 <= v < 1, "a number in [0, 1)")
-
-
-def one_of(*names: str) -> Range:
-    """A range of names."""
-    return Range(lambda v: v in names, "one of " + ", ".join(names))
-
-
-RANGES: dict[str, Range] = {
-    "seed": NUMBER0,
-    "jobs": COUNT,
-    "threads": COUNT,
-    "trainer.devices": COUNT,
-    "image_size": Range(lambda v: v >= 8 and v % 4 == 0, "a multiple of 4, from 8"),
-    "per_class": COUNT,
-    "model.width": COUNT,
-    "model.norm": one_of(*NORMS),
-    "augment.padding": NUMBER0,
-    "augment.rotation": Range(lambda v: 0 <= v <= 180, "degrees in [0, 180]"),
-    "training.epochs": COUNT,
-    "training.batch_size": COUNT,
-    "training.lr": ABOVE0,
-    "training.momentum": SHARE,
-    "training.weight_decay": NUMBER0,
-    "training.schedule": one_of("constant", "onecycle"),
-    "inversion.steps": COUNT,
-    "inversion.batch_size": Range(lambda v: v >= 2, "a whole number from 2"),
-    "inversion.lr": ABOVE0,
-    "inversion.betas": Range(
-        lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two numbers in [0, 1)"
-    ),
-    "inversion.weight_decay": NUMBER0,
-    "inversion.schedule": one_of("constant", "cosine"),
-    "inversion.z": COUNT,
-    "inversion.width": COUNT,
-    "inversion.augmentations": NUMBER0,
-    "inversion.tar_copies": COUNT,
-    "inversion.tv_reduction": one_of("mean", "sum"),
-    "inversion.grid_every": NUMBER0,
-    "filtration.per_condition": COUNT,
-    "filtration.batch_size": COUNT,
-    "filtration.rounds": COUNT,
-    "filtration.augmentations": NUMBER0,
-    "filtration.t_ent": ABOVE0,
-    "filtration.bandwidths": Range(
-        lambda v: len(v) > 0 and all(b > 0 for b in v), "at least one number above 0"
-    ),
-    "filtration.threshold": NUMBER0,
-    "filtration.shot_copies": COUNT,
-    "relearning.epochs": COUNT,
-    "relearning.batch_size": COUNT,
-    "relearning.lr": ABOVE0,
-    "relearning.momentum": SHARE,
-    "relearning.weight_decay": NUMBER0,
-    "relearning.clip": ABOVE0,
-    "relearning.batchnorm": one_of("train", "frozen"),
-    "relearning.temperature": ABOVE0,
-    "relearning.shot_copies": NUMBER0,
-    "relearning.forget_weight": NUMBER0,
-    "intention.scrub_epochs": NUMBER0,
-}
-
-
-def check_settings(cfg: Config) -> None:
-    """Refuse values out of range.
-
-    Raises:
-        UserError: naming the key and what is allowed.
-    """
-    for key, allowed in RANGES.items():
-        value: Any = cfg
-        for part in key.split("."):
-            value = getattr(value, part)
-        if value is not None and not allowed.test(value):
-            raise UserError(key, f"{value!r} is not {allowed.words}")
-    for name, weight in vars(cfg.inversion.weights).items():
-        if weight < 0:
-            raise UserError(f"inversion.weights.{name}", f"{weight!r} is not a number from 0")
-    if isinstance(cfg.intention, Neg) and cfg.intention.form not in FORMS:
-        raise choices("intention.form", cfg.intention.form, FORMS)
-
-
 def loggers(cfg: Config) -> list[str]:
     """The trackers beside history.csv, which is always written: none for ``csv`` and ``none``.
 
@@ -361,7 +267,7 @@ def check(cfg: Config) -> None:
     Raises:
         UserError: naming the key and what is allowed.
     """
-    check_settings(cfg)
+    check_ranges(cfg)
     loggers(cfg)
     shot_count(cfg.shot, 2**62)
     for key, value, names in (
