@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional as F
 
 from tests.conftest import small_net
 from unlearn import UserError
 from unlearn.checkpoint import load_checkpoint
+from unlearn.inversion.generator import DoublingConv2d
 from unlearn.models import ModelConfig, build, list_models
 from unlearn.models.probe import (
     Probe,
@@ -103,6 +105,13 @@ def test_statistics_are_what_batchnorm_takes() -> None:
     torch.testing.assert_close(channel_means(x[:, :, 0, 0]), x[:, :, 0, 0].mean(0))
 
 
+def test_gradients_of_the_statistics() -> None:
+    torch.manual_seed(0)
+    for shape in ((4, 3, 2, 2), (4, 3)):
+        x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(channel_statistics, x)
+
+
 def test_watched_layers() -> None:
     assert watched_layers(small_net(), None) == ("1", "4")
     assert watched_layers(small_net(norm=False), None) == ("0", "2", "6")
@@ -136,3 +145,19 @@ def test_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UserError, match=r"^model\.checkpoint"):
             load_checkpoint(model, path)
     assert not Path("owned").exists()
+
+
+def test_a_doubling_convolution_is_one_of_the_upsampled_image() -> None:
+    torch.manual_seed(0)
+    layer = DoublingConv2d(3, 5).double()
+    x = torch.rand(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
+    plain = F.conv2d(F.interpolate(x, scale_factor=2), layer.weight, layer.bias, padding=1)
+    ours = layer(x)
+    torch.testing.assert_close(ours, plain)
+    inputs, upstream = (x, layer.weight, layer.bias), torch.rand_like(plain)
+    for a, b in zip(
+        torch.autograd.grad(ours, inputs, upstream),
+        torch.autograd.grad(plain, inputs, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)

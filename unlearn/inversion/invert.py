@@ -20,6 +20,7 @@ from unlearn.inversion.generator import Generator
 from unlearn.models.probe import (
     Probe,
     channel_means,
+    flat,
     running_norms,
     watched_layers,
 )
@@ -164,8 +165,10 @@ class Inversion(Stage):
             p = logits.softmax(-1)
             parts["aug"] = L.l_aug(p[0], p[1:])
         if self.tar_layers:
-            plus = parallel.share(y == self.classes)
-            means = [parallel.channel_means(inputs[n][plus]) for n in self.tar_layers]
+            # A weighted sum: choosing the rows would wait for a GPU.
+            plus = (y == self.classes).to(x.dtype)
+            weight = parallel.share(plus / plus.sum())
+            means = [parallel.total(weight @ flat(inputs[n])) for n in self.tar_layers]
             parts["tar"] = L.l_tar(means, self.targets, self.cfg.squared)
         if self.bn_layers:
             seen = [parallel.channel_statistics(inputs[n]) for n in self.bn_layers]

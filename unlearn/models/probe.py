@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
 from unlearn.errors import UserError
@@ -179,5 +181,28 @@ def channel_means(x: Tensor) -> Tensor:
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over all but the channel axis: (B, C, ...) -> (C,), (C,)."""
-    v, m = torch.var_mean(x.flatten(2) if x.dim() > 2 else x[..., None], (0, 2), correction=0)
-    return m, v
+    x = x.flatten(2) if x.dim() > 2 else x[..., None]
+    mean, variance = _Moments.apply(x)  # type: ignore[no-untyped-call]
+    return mean, variance
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and biased variance of (B, C, n), whose gradient is one product and sum.
+
+    On the CPU several times as fast as ``torch.var_mean``, most of all backwards.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x.mean((0, 2))
+        norm = torch.linalg.vector_norm(x - mean[:, None], dim=(0, 2))
+        ctx.save_for_backward(x, mean)
+        return mean, norm.square() / (x.shape[0] * x.shape[2])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_mean: Tensor, to_variance: Tensor) -> Tensor:
+        x, mean = ctx.saved_tensors
+        number = x.shape[0] * x.shape[2]
+        slope = to_variance * (2 / number)
+        return torch.addcmul((to_mean / number - slope * mean)[:, None], x, slope[:, None])
