@@ -18,7 +18,7 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python -m scripts.bench
 
 setup: .venv/.done
 .venv/.done: pyproject.toml constraints.txt

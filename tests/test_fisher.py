@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scripts.bench import one_by_one
+from scripts.bench.fisher import one_by_one
 from scripts.fisher_alpha import choose
 from tests.conftest import small_net
 from unlearn import UserError

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor, nn
 
 from unlearn.models.base import MODELS, ModelConfig, norm_layer
@@ -19,7 +17,7 @@ class GridPool(nn.AdaptiveAvgPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         same = input.shape[-2:] == (GRID, GRID)
-        return input if same else cast(Tensor, super().forward(input))
+        return input if same else super().forward(input)
 
 
 @MODELS.register("small_cnn")
