@@ -42,6 +42,20 @@ def test_flip(images: torch.Tensor) -> None:
         assert torch.equal(ours[i], theirs)
 
 
+def test_rotation_that_mirrors_is_one_and_then_the_other(images: torch.Tensor) -> None:
+    degrees, flip = torch.linspace(-20, 20, 12), torch.arange(12) % 3 == 0
+    both = apply_rotation(images, degrees, flip)
+    torch.testing.assert_close(
+        both, apply_flip(apply_rotation(images, degrees), flip), atol=1e-4, rtol=0
+    )
+
+
+def test_crop_is_the_same_with_and_without_a_gradient(images: torch.Tensor) -> None:
+    top, left = torch.randint(0, 5, (12,)), torch.randint(0, 5, (12,))
+    kept = apply_crop(images.clone().requires_grad_(), top, left, 2)
+    assert torch.equal(kept.detach(), apply_crop(images, top, left, 2))
+
+
 def test_every_image_gets_another_draw_within_the_range(images: torch.Tensor) -> None:
     same = images[:1].expand(12, -1, -1, -1)
     out = Augment(4, 15, True)(same, seeded(0))

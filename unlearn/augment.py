@@ -27,13 +27,18 @@ def apply_crop(x: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
     return padded.flatten(2).gather(2, index.expand(b, c, h * w)).view(b, c, h, w)
 
 
-def apply_rotation(x: Tensor, degrees: Tensor) -> Tensor:
-    """Rotate counter-clockwise about the centre, bilinear, black outside. ``degrees`` is (B,)."""
+def apply_rotation(x: Tensor, degrees: Tensor, flip: Tensor | None = None) -> Tensor:
+    """Rotate counter-clockwise about the centre, bilinear, black outside. ``degrees`` is (B,).
+
+    Where ``flip`` (B,) is true the result is mirrored left-right, at no cost of its own.
+    """
     h, w = x.shape[-2:]
     angle = torch.deg2rad(degrees).to(x.dtype)[:, None, None]
     cos, sin = angle.cos(), angle.sin()
     # Where each pixel comes from, in grid units: -1 to 1 from edge to edge.
     across = (2 * torch.arange(w, dtype=x.dtype, device=x.device) + 1) / w - 1
+    if flip is not None:
+        across = torch.where(flip[:, None, None], -across, across)
     down = ((2 * torch.arange(h, dtype=x.dtype, device=x.device) + 1) / h - 1)[:, None]
     # In pixels the inverse map is a plain rotation; grid units are scaled by the image's sides.
     grid = x.new_empty(len(x), h, w, 2)
@@ -72,8 +77,8 @@ class Augment:
             span = 2 * self.padding + 1
             top, left = (uniform() * span).long(), (uniform() * span).long()
             x = apply_crop(x, top, left, self.padding)
-        if self.rotation:
-            x = apply_rotation(x, (uniform() * 2 - 1) * self.rotation)
-        if self.flip:
-            x = apply_flip(x, uniform() < 0.5)
-        return x
+        degrees = (uniform() * 2 - 1) * self.rotation if self.rotation else None
+        flip = uniform() < 0.5 if self.flip else None
+        if degrees is not None:
+            return apply_rotation(x, degrees, flip)
+        return x if flip is None else apply_flip(x, flip)

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from unlearn.augment import Augment, apply_crop, apply_flip, apply_rotation
+from unlearn.augment import Augment, apply_crop, apply_rotation
 from unlearn.stage import seeded
 from unlearn.training import ShuffledRows
 
@@ -67,7 +67,7 @@ def _of(options: Options, channels: int) -> Result:
 
     def ours() -> None:
         for rows in ShuffledRows(number, BATCH, 1, rng):
-            AUGMENT(here[rows].float() / 255, rng)
+            AUGMENT(here.index_select(0, rows).float() / 255, rng)
 
     ways = {name: (lambda x=loader: usual(x)) for name, loader in loaders.items()}
     times = in_turns({**ways, "on the device, a batch at once": ours}, options.repeats, device)
@@ -87,7 +87,7 @@ def difference(images: Tensor) -> float:
     degrees = (torch.rand(len(x), generator=rng) * 2 - 1) * AUGMENT.rotation
     flip = torch.rand(len(x), generator=rng) < 0.5
     batch = apply_crop(x, top.to(x.device), left.to(x.device), pad)
-    batch = apply_flip(apply_rotation(batch, degrees.to(x.device)), flip.to(x.device))
+    batch = apply_rotation(batch, degrees.to(x.device), flip.to(x.device))
     worst = 0.0
     for i, image in enumerate(x.cpu()):
         alone = one.crop(one.pad(image, [pad]), int(top[i]), int(left[i]), *image.shape[-2:])
