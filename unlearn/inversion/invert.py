@@ -72,7 +72,7 @@ def build_generator(
 
 
 class Inversion(Stage):
-    """One step: generate, pass images and all their augmentations through f_o at once, descend.
+    """One step: generate, pass the images and then all their augmentations through f_o, descend.
 
     Args:
         generator: G, trained in place.
@@ -152,14 +152,18 @@ class Inversion(Stage):
         x = parallel.spread(self.generator, z, y)
         number = self.cfg.augmentations if w.aug else 0
         augmented = [self.augment(x, self.rng) for _ in range(number)]
-        views = [parallel.share(v) for v in (x, *augmented)]
-        own = len(views[0])
+        views = [parallel.share(v) for v in augmented]
+        if views and x.device.type != "cpu":
+            # One pass; a CPU's cache likes the augmentations better one by one.
+            views = [torch.cat(views)]
         with self.probe as probe:
-            logits, embedding = probe(torch.cat(views))
-            inputs = {n: v[:own] for n, v in probe.seen.inputs.items()}
-        answers = logits.view(len(views), own, -1).transpose(0, 1)
+            logits, embedding = probe(parallel.share(x))
+            inputs = dict(probe.seen.inputs)
+        own = len(logits)
+        logits = torch.cat([logits, *(self.frozen["f_o"](v) for v in views)])
+        answers = logits.view(1 + number, own, -1).transpose(0, 1)
         logits = parallel.gather(answers, b).transpose(0, 1)
-        embedding = parallel.gather(embedding[:own], b)
+        embedding = parallel.gather(embedding, b)
         parts = {"ent": L.l_ent(logits[0], self.labels[y])}
         if w.aug:
             p = logits.softmax(-1)
