@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Estimates are this much off.
 MARGIN = 1.1
+# What timed steps say may be so many times too much.
+GUESS = 3.0
 # Seconds of loading data and drawing pictures, before any job has shown them.
 AROUND = 2.0
 # Seconds after the end in which a step that cannot be interrupted may still end by itself.
@@ -163,7 +165,7 @@ class Work:
     postponed: set[Path] = field(default_factory=set)
     _paid: set[str] = field(default_factory=set)
     _around: list[float] = field(default_factory=list)
-    _tried: bool = False
+    _computed: bool = False
 
     def run(self) -> None:
         """Do what fits, the job that is finished soonest first.
@@ -195,17 +197,23 @@ class Work:
     def _next(self) -> tuple[Job, bool] | None:
         """The job that is finished soonest, and whether its stages have to fit.
 
-        If none fits as a whole, one with a stage that does: the store keeps that. If nothing does,
-        and that is no more than a guess, one is tried all the same. What failed before comes last.
+        If none fits as a whole, one with a stage that does: the store keeps that. If none has, and
+        nothing was computed so far, one that was judged by timed steps alone is tried all the same.
+        What failed before comes last.
         """
         seconds = {j.folder: self.seconds(j) or 0.0 for j in self.open}
-        order = sorted(
-            (j for j in self.open if j.folder not in self.postponed),
-            key=lambda j: ((j.folder / "error.json").exists(), seconds[j.folder]),
+        failed = {j.folder: (j.folder / "error.json").exists() for j in self.open}
+        order = sorted(self.open, key=lambda j: (failed[j.folder], seconds[j.folder]))
+        untried = [j for j in order if j.folder not in self.postponed]
+        left = self.deadline.left
+        fitting = (j for j in untried if seconds[j.folder] <= left)
+        parts = (j for j in untried if all(self._fits(j, name) for name in self._unpaid(j)[:1]))
+        guesses = (
+            j
+            for j in order
+            if seconds[j.folder] <= GUESS * left and not self.estimates.is_measured(j.cfg)
+            if not self._computed
         )
-        fitting = (j for j in order if seconds[j.folder] <= self.deadline.left)
-        parts = (j for j in order if all(self._fits(j, name) for name in self._unpaid(j)[:1]))
-        guesses = (j for j in order if not self._tried and not self.estimates.is_measured(j.cfg))
         for jobs, must_fit in ((fitting, True), (parts, True), (guesses, False)):
             if (job := next(jobs, None)) is not None:
                 return job, must_fit
@@ -220,7 +228,7 @@ class Work:
                 self._paid |= {key for _, key in job.stages[: names.index(name)]}
             if must_fit and not self._fits(job, name):
                 raise Postponed(stage)
-            self._tried = True
+            self._computed = True
 
         unpaid, start = self._paid.copy(), time.monotonic()
         try:
