@@ -19,6 +19,7 @@ from tests.test_sweeps import CELL, errors
 from unlearn import budget
 from unlearn.cli import expand
 from unlearn.errors import UserError
+from unlearn.runs import run_folder, run_lock
 from unlearn.settings import relevant, resolve
 from unlearn.stage import Stage
 
@@ -228,6 +229,18 @@ def test_what_is_finished_is_handed_out_and_counts_elsewhere(
     assert again[0] == 0
     assert "1 of 1 wanted runs finished" in again[1]
     assert not (tmp_path / "other").exists()
+
+
+def test_what_another_process_is_at_is_left_to_it(reproduce: Run, tmp_path: Path) -> None:
+    (ours,) = expand(["experiment=table3", *ONE[2:], f"output_dir={tmp_path / 'out'}"])
+    lock = run_lock(run_folder(resolve(ours)))
+    Path(lock.lock_file).parent.mkdir(parents=True)
+    both = ["--tables", "table3", "fig1", *ONE[2:]]
+    with lock:
+        status, out, _ = reproduce(*both)
+        assert status == 3
+        assert "1 of 2 wanted runs finished" in out
+    assert reproduce(*both)[0] == 0
 
 
 def test_nothing_is_left_to_do(reproduce: Run, tmp_path: Path) -> None:

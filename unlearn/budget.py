@@ -16,9 +16,9 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from unlearn.plan import Estimates, Stages, own_seconds, stages
-from unlearn.runs import compare, config_hash, matching_oracle, run_folder
+from unlearn.runs import compare, config_hash, matching_oracle, run_folder, run_lock
 from unlearn.settings import Config
-from unlearn.store import asked_before
+from unlearn.store import asked_before, lock_free
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,12 @@ class Job:
         """Its run's."""
         return run_folder(self.cfg)
 
+    @property
+    def taken(self) -> bool:
+        """Whether another process is at it."""
+        lock = run_lock(self.folder)
+        return Path(lock.lock_file).exists() and not lock_free(lock)
+
     @cached_property
     def hash(self) -> str:
         """Its configuration's."""
@@ -199,11 +205,15 @@ class Work:
 
         If none fits as a whole, one with a stage that does: the store keeps that. If none has, and
         nothing was computed so far, one that was judged by timed steps alone is tried all the same.
-        What failed before comes last.
+        What shares a stage with another process's job comes late, what failed before last.
         """
-        seconds = {j.folder: self.seconds(j) or 0.0 for j in self.open}
-        failed = {j.folder: (j.folder / "error.json").exists() for j in self.open}
-        order = sorted(self.open, key=lambda j: (failed[j.folder], seconds[j.folder]))
+        taken = [j for j in self.open if j.taken]
+        free = [j for j in self.open if j not in taken]
+        theirs = {key for j in taken for _, key in j.stages} - self._paid
+        seconds = {j.folder: self.seconds(j) or 0.0 for j in free}
+        shares = {j.folder: any(key in theirs for _, key in j.stages) for j in free}
+        failed = {j.folder: (j.folder / "error.json").exists() for j in free}
+        order = sorted(free, key=lambda j: tuple(d[j.folder] for d in (failed, shares, seconds)))
         untried = [j for j in order if j.folder not in self.postponed]
         left = self.deadline.left
         fitting = (j for j in untried if seconds[j.folder] <= left)
