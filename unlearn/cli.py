@@ -150,17 +150,21 @@ def sweep(jobs: list[list[str]], configs: list[Config]) -> int:
 
 
 def job(composed: DictConfig) -> dict[str, Any]:
-    """One job, maybe in a worker process: compute, print the table and where the metrics are.
+    """One job, maybe in a worker process; returns what ``attempt`` does."""
+    speak()
+    return attempt(typed(composed), number())
+
+
+def attempt(cfg: Config, place: int = 0) -> dict[str, Any]:
+    """Compute a checked job, print its table and where the metrics are.
 
     Returns:
         ``status``: the exit status; ``error``: what went wrong, in one line, or None.
     """
     from unlearn.runs import write_failure
 
-    speak()
-    cfg = typed(composed)
     try:
-        task(cfg, number())
+        task(cfg, place)
         return {"status": 0, "error": None}
     except UserError as error:
         outcome = {"status": BAD_INPUT, "error": str(error)}

@@ -5,52 +5,80 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
 from torch import nn
 
 from unlearn.inversion import Inversion, build_generator
-from unlearn.models import build
+from unlearn.models import Classifier, build
 from unlearn.models.probe import head_of
 from unlearn.scenarios import Task
 from unlearn.settings import Config
 from unlearn.stage import gpu_layout
+from unlearn.store import hash_of
 
-# Images in a timed step: few on the CPU, where they are slow; a GPU's step of few costs no less
-# than one of many.
-SAMPLE = {"cpu": 16, "cuda": 128}
+# Images in a timed step on the CPU, where they are slow. A GPU's step of few costs no less than one
+# of many: there steps are of the real size.
+SAMPLE = 16
 
 
-def stage_seconds(cfg: Config, task: Task, device: torch.device) -> dict[str, float]:
+def stage_seconds(
+    cfg: Config, task: Task, device: torch.device, timed: dict[str, float] | None = None
+) -> dict[str, float]:
     """Seconds for the original's training and for the method's own work, from one timed step of
     each; filtration and evaluation, which are short, are left out.
+
+    Args:
+        timed: steps that were timed before, by what they depend on; new ones are added.
 
     Returns:
         ``training``, and for ours ``inversion`` and ``relearning``, else the baseline's name.
     """
-    model = build(cfg.model, task.shape[0], len(task.classes), task.source.mean, task.source.std)
-    gpu_layout(model.to(device))
-    sample = SAMPLE.get(device.type, 16)
-    x = task.train.x[:sample].to(device).float() / 255
-    y = task.train.y[:sample].to(device)
-    image = _timed(lambda: nn.functional.cross_entropy(model(x), y).backward(), device) / len(x)
+    timed = {} if timed is None else timed
+    key = hash_of([asdict(cfg.model), task.shape, len(task.classes), str(device)])
+    if key not in timed:
+        timed[key] = _image_seconds(cfg, task, device)
+    image = timed[key]
     seconds = {"training": image * cfg.training.epochs * len(task.train)}
     if cfg.baseline is not None:
         return seconds | {cfg.baseline.name: image * cfg.baseline.passes(cfg.training, task)}
-    model.eval().requires_grad_(False)
-    small = copy.deepcopy(cfg.inversion)
-    small.batch_size = max(sample, len(task.classes) + 1)
-    generator = gpu_layout(build_generator(small, len(task.classes), task.shape, 0).to(device))
-    inversion = Inversion(
-        small, generator, model, x, 0, len(task.classes), cfg.augment, 0, head_of(model, x)
-    )
-    with inversion.probe:
-        step = _timed(lambda: inversion.losses(0)["loss"].backward(), device)
+    key = hash_of([key, asdict(cfg.inversion), asdict(cfg.augment)])
+    if key not in timed:
+        timed[key] = _inversion_seconds(cfg, task, device)
     samples = cfg.filtration.per_condition * (len(task.classes) + 1)
     return seconds | {
-        "inversion": step * cfg.inversion.steps * cfg.inversion.batch_size / small.batch_size,
+        "inversion": timed[key],
         "relearning": image * cfg.relearning.epochs * samples,
     }
+
+
+def _image_seconds(cfg: Config, task: Task, device: torch.device) -> float:
+    """Seconds of an image's part in a training step."""
+    model = _model(cfg, task, device)
+    sample = SAMPLE if device.type == "cpu" else cfg.training.batch_size
+    x = task.train.x[:sample].to(device).float() / 255
+    y = task.train.y[:sample].to(device)
+    return _timed(lambda: nn.functional.cross_entropy(model(x), y).backward(), device) / len(x)
+
+
+def _inversion_seconds(cfg: Config, task: Task, device: torch.device) -> float:
+    """Seconds of all the inversion's steps."""
+    model, classes = _model(cfg, task, device).eval().requires_grad_(False), len(task.classes)
+    x = task.train.x[:SAMPLE].to(device).float() / 255
+    small = copy.deepcopy(cfg.inversion)
+    if device.type == "cpu":
+        small.batch_size = max(SAMPLE, classes + 1)
+    generator = gpu_layout(build_generator(small, classes, task.shape, 0).to(device))
+    inversion = Inversion(small, generator, model, x, 0, classes, cfg.augment, 0, head_of(model, x))
+    with inversion.probe:
+        step = _timed(lambda: inversion.losses(0)["loss"].backward(), device)
+    return step * cfg.inversion.steps * cfg.inversion.batch_size / small.batch_size
+
+
+def _model(cfg: Config, task: Task, device: torch.device) -> Classifier:
+    model = build(cfg.model, task.shape[0], len(task.classes), task.source.mean, task.source.std)
+    return gpu_layout(model.to(device))
 
 
 def in_words(seconds: float) -> str:

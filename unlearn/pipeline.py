@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from unlearn.runs import (
     config_hash,
     make_writable,
     run_folder,
+    run_lock,
     write_metrics,
 )
 from unlearn.scenarios import Shots, Task, load_task, take_shots
@@ -63,7 +63,7 @@ def run(cfg: Config, job: int = 0) -> dict[str, Any]:
     task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
     shots = take_shots(task, cfg.shot, cfg.seed)
     make_writable(folder)
-    with FileLock(folder.with_name(folder.name + ".lock")):
+    with run_lock(folder):
         done = compare(cfg)
         if done is None:
             _run(cfg, folder, device, task, shots)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,17 @@ from unlearn.data import SOURCES
 from unlearn.estimate import in_words, stage_seconds
 from unlearn.machine import pick_device
 from unlearn.runs import config_hash, finished, run_folder
-from unlearn.scenarios import load_task
+from unlearn.scenarios import Task, load_task
 from unlearn.settings import Config, relevant
 from unlearn.store import hash_of
 
 Costs = dict[str, float]
+Stages = list[tuple[str, str]]
 
 
 def plan(jobs: list[str], configs: list[Config]) -> Table:
-    """The jobs as a table. Stages that several jobs share are counted once.
-
-    A stage costs what it took in a finished run of the same length on this output_dir, else what
-    a few timed steps on this machine say.
-    """
-    known = measured(configs)
-    timed: dict[str, Costs | None] = {}
+    """The jobs as a table. Stages that several jobs share are counted once."""
+    estimates = Estimates(configs)
     paid: set[str] = set()
     table = Table("job", "state", "about", title="nothing is run: --dry-run")
     total, to_do, unknown = 0.0, 0, 0
@@ -40,13 +37,13 @@ def plan(jobs: list[str], configs: list[Config]) -> Table:
             continue
         seen.add(folder)
         to_do += 1
-        costs = costs_of(cfg, known, timed)
+        costs = estimates.of(cfg)
         state = "failed before" if (folder / "error.json").exists() else "to do"
         if costs is None:
             unknown += 1
             table.add_row(words, state, "?")
             continue
-        own = sum(costs.get(name, 0.0) for name, key in stages(cfg) if key not in paid)
+        own = own_seconds(stages(cfg), costs, paid)
         paid |= {key for _, key in stages(cfg)}
         total += own
         table.add_row(words, state, in_words(own))
@@ -59,7 +56,14 @@ def plan(jobs: list[str], configs: list[Config]) -> Table:
     return table
 
 
-def stages(cfg: Config) -> list[tuple[str, str]]:
+def own_seconds(stages: Stages, costs: Costs, paid: Container[str]) -> float:
+    """What a job costs but for its stages that are paid; no other run has what is no stage."""
+    names = {name for name, _ in stages}
+    others = sum(seconds for name, seconds in costs.items() if name not in names)
+    return others + sum(costs.get(name, 0.0) for name, key in stages if key not in paid)
+
+
+def stages(cfg: Config) -> Stages:
     """The stages of a run with what tells them apart from other runs', in place of their keys in
     the store, which only the data can tell."""
     values = relevant(cfg)
@@ -73,37 +77,62 @@ def stages(cfg: Config) -> list[tuple[str, str]]:
     return [("training", original), ("inversion", inversion), ("relearning", hash_of(values))]
 
 
+class Estimates:
+    """Seconds of jobs' stages: as in a finished run of the same length, else from timed steps.
+
+    Args:
+        configs: jobs, whose output folders are searched.
+        elsewhere: more folders of metrics files.
+    """
+
+    def __init__(self, configs: Sequence[Config], elsewhere: Iterable[Path] = ()) -> None:
+        self.measured: dict[str, Costs] = {}
+        self._timed: dict[str, Costs] = {}
+        self._steps: dict[str, float] = {}
+        self._tasks: dict[str, Task] = {}
+        roots = [Path(root, "runs") for root in sorted({c.output_dir for c in configs})]
+        for folder in (*elsewhere, *roots):
+            for path in sorted(folder.rglob("*.json")):
+                try:
+                    self.learn(json.loads(path.read_text()))
+                except (OSError, ValueError, KeyError, TypeError):
+                    continue  # not a run of this version
+
+    def learn(self, metrics: dict[str, Any]) -> None:
+        """Take a finished run for the measure of all of its length."""
+        self.measured[length(metrics["config"])] = metrics["seconds"]
+
+    def is_measured(self, cfg: Config) -> bool:
+        """Whether a run of a job's length has finished."""
+        return self._length(cfg) in self.measured
+
+    def known(self, cfg: Config) -> Costs | None:
+        """Of a job: as measured or as timed before; None if neither."""
+        key = self._length(cfg)
+        return self.measured.get(key) or self._timed.get(key)
+
+    def of(self, cfg: Config) -> Costs | None:
+        """Of a job; None where its stages cannot be timed for want of the data."""
+        known, data = self.known(cfg), Path(cfg.data_dir)
+        if known is not None or not SOURCES[cfg.data]().here(data):
+            return known
+        key = hash_of([asdict(cfg.scenario), cfg.data, cfg.data_dir, cfg.image_size, cfg.per_class])
+        if key not in self._tasks:
+            self._tasks[key] = load_task(
+                cfg.scenario, cfg.data, data, cfg.image_size, cfg.per_class
+            )
+        costs = stage_seconds(cfg, self._tasks[key], pick_device(cfg.device), self._steps)
+        self._timed[self._length(cfg)] = costs
+        return costs
+
+    @staticmethod
+    def _length(cfg: Config) -> str:
+        # As JSON gives them back: lists for tuples.
+        return length(json.loads(json.dumps(relevant(cfg))))
+
+
 def length(values: dict[str, Any]) -> str:
     """What a run's stages last as long as those of: its settings but for seed, shots, intention."""
     varying = ("seed", "shot", "intention", "scenario")
     scenario = {k: v for k, v in values["scenario"].items() if k not in ("digit", "class_name")}
     return hash_of([{k: v for k, v in values.items() if k not in varying}, scenario])
-
-
-def measured(configs: Iterable[Config]) -> dict[str, Costs]:
-    """Stage seconds of the finished runs beside these jobs', by ``length``."""
-    known: dict[str, Costs] = {}
-    for root in {cfg.output_dir for cfg in configs}:
-        for path in sorted(Path(root, "runs").glob("*/*/*/metrics.json")):
-            try:
-                metrics = json.loads(path.read_text())
-                known[length(metrics["config"])] = metrics["seconds"]
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # not a run of this version
-    return known
-
-
-def costs_of(cfg: Config, known: dict[str, Costs], timed: dict[str, Costs | None]) -> Costs | None:
-    """Seconds of a job's stages; None where they cannot be told for want of the data."""
-    # As JSON gives them back: lists for tuples.
-    key = length(json.loads(json.dumps(relevant(cfg))))
-    if key in known:
-        return known[key]
-    if key not in timed:
-        data = Path(cfg.data_dir)
-        if SOURCES[cfg.data]().here(data):
-            task = load_task(cfg.scenario, cfg.data, data, cfg.image_size, cfg.per_class)
-            timed[key] = stage_seconds(cfg, task, pick_device(cfg.device))
-        else:
-            timed[key] = None
-    return timed[key]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -41,6 +42,11 @@ def run_folder(cfg: Config) -> Path:
     knobs = [f"{k}{known[k]}" for k in ("shot", "seed") if k in known]
     leaf = "-".join([*knobs, cfg.scale, config_hash(cfg)])
     return Path(cfg.output_dir) / "runs" / scenario / method / leaf
+
+
+def run_lock(folder: Path) -> FileLock:
+    """What the process holds that computes a run."""
+    return FileLock(folder.with_name(folder.name + ".lock"))
 
 
 def finished(folder: Path, wanted: str) -> dict[str, Any] | None:

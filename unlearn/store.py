@@ -7,7 +7,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,18 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 
 Made = tuple[dict[str, Tensor], dict[str, Any]]
+
+_ask: ContextVar[Callable[[str], None]] = ContextVar("ask", default=lambda _: None)
+
+
+@contextmanager
+def asked_before(may: Callable[[str], None]) -> Iterator[None]:
+    """Within, ``may`` hears the name of a stage before it is computed, and may raise instead."""
+    token = _ask.set(may)
+    try:
+        yield
+    finally:
+        _ask.reset(token)
 
 
 def hash_of(value: Any) -> str:
@@ -45,9 +59,14 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file at once or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file at once or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
@@ -85,6 +104,7 @@ class Store:
             if found is not None:
                 log.info("%s: taken from the store (%s)", stage, name)
                 return found
+            _ask.get()(stage)
             log.info("%s: computing (%s)", stage, name)
             tensors, remark = make()
             self._write(folder, key, tensors, remark)

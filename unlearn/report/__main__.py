@@ -10,6 +10,7 @@ from pathlib import Path
 from unlearn.errors import UserError, choices
 from unlearn.experiments import list_experiments
 from unlearn.report.html import page
+from unlearn.report.readme import refresh
 from unlearn.report.runs import find_runs
 from unlearn.report.sheet import build
 from unlearn.report.text import latex, long_form, markdown
@@ -21,9 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the reports and print their paths; returns 0, or 2 for bad input."""
     given = _parser().parse_args(arguments)
     try:
-        for path in report(
-            given.runs or [Path("outputs/runs")], given.scale, given.out, given.tables
-        ):
+        if given.readme is not None:
+            written = [renew(given.readme)]
+        else:
+            folders = given.runs or [Path("outputs/runs")]
+            written = report(folders, given.scale, given.out, given.tables)
+        for path in written:
             print(path)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,6 +76,19 @@ def report(
     return written
 
 
+def renew(readme: Path) -> Path:
+    """Write a README's tables anew; what its marks name is relative to its folder.
+
+    Raises:
+        UserError: if it cannot be read or written, or a mark is wrong.
+    """
+    try:
+        write_text(readme, refresh(readme.read_text(encoding="utf-8"), readme.parent))
+    except OSError as error:
+        raise UserError("--readme", f"cannot be read or written ({error})") from error
+    return readme
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m unlearn.report", description=__doc__)
     parser.add_argument(
@@ -84,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", help="paper or demo [every scale that there are runs of]")
     parser.add_argument("--out", type=Path, default=Path("outputs/report"), metavar="DIR")
     parser.add_argument("--tables", nargs="+", metavar="NAME", help="such as table1 fig4 [all]")
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="instead, write this file's marked tables anew, from the runs that the marks name",
+    )
     return parser
 
 

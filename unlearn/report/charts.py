@@ -63,7 +63,8 @@ def strips(sheet: Sheet, column: str) -> str | None:
             axes.grid(axis="both", lw=0.4, alpha=0.25)
         fields[0].set_yticks(range(len(rows)), rows)
         fields[0].invert_yaxis()
-        words = f"{sheet.label}, {column}: values of every seed, their mean, and the paper's values"
+        words = f"{sheet.label}, {column}: values of every seed and their mean"
+        words += ", and the paper's values" if sheet.in_paper else ""
         return svg(figure, words)
 
 

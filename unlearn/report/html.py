@@ -110,8 +110,10 @@ def section(sheet: Sheet) -> str:
         parts.append(_details("Distance to the oracle, membership attack", inside))
     if name not in FIGURES and not curves:
         charts = [strips(sheet, column) for column in sheet.table.columns]
+        words = "Dots: seeds; bar: their mean"
+        words += "; diamond: the paper ± its std." if sheet.in_paper else "."
         figures = "".join(
-            _chart(chart, f"{column}. Dots: seeds; bar: their mean; diamond: the paper ± its std.")
+            _chart(chart, f"{column}. {words}")
             for column, chart in zip(sheet.table.columns, charts, strict=True)
             if chart
         )

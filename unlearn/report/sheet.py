@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -79,9 +80,16 @@ class Sheet:
 
     @property
     def label(self) -> str:
-        """``Table 1``, ``Figure 3``."""
-        kind = "Table" if self.table.name.startswith("table") else "Figure"
-        return f"{kind} {self.table.name.removeprefix('table').removeprefix('fig')}"
+        """``Table 1``, ``Figure 3``; what is not the paper's has its own name."""
+        found = re.fullmatch(r"(table|fig)(\d+)", self.table.name)
+        if found is None:
+            return self.table.name.capitalize()
+        return f"{'Table' if found[1] == 'table' else 'Figure'} {found[2]}"
+
+    @property
+    def in_paper(self) -> bool:
+        """Whether the paper has any number of it."""
+        return any(entry.paper is not None for entry in self.entries.values())
 
     @property
     def runs(self) -> list[Run]:
@@ -123,7 +131,7 @@ class Sheet:
             f"Hardware: {_set(str(r.content.get('hardware', '?')) for r in self.runs)}",
             f"Version: {_set(map(_version, self.runs))}",
         ]
-        notes = [NOT_PAPER] if self.scale != "paper" else []
+        notes = [NOT_PAPER] if self.in_paper and self.scale != "paper" else []
         if any(m.startswith("norm") for m in self.table.measures):
             notes.append(NORM_NOTE)
         return " ".join([". ".join(parts) + ".", *notes])

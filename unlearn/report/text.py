@@ -34,11 +34,14 @@ def ours(entry: Entry) -> str:
 
 def difference(entry: Entry) -> str:
     """``-0.4``, with a true minus sign."""
-    if entry.difference is None:
-        return ""
-    rounded = round(entry.difference, entry.decimals) + 0.0  # no minus zero
+    return "" if entry.difference is None else signed(entry.difference, entry.decimals)
+
+
+def signed(number: float, decimals: int) -> str:
+    """``+0.4``, ``-0.4`` with a true minus sign, ``0.0``."""
+    rounded = round(number, decimals) + 0.0  # no minus zero
     sign = "+" if rounded else ""
-    return f"{rounded:{sign}.{entry.decimals}f}".replace("-", "\u2212")
+    return f"{rounded:{sign}.{decimals}f}".replace("-", "\u2212")
 
 
 def header(key: str) -> str:
