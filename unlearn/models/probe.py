@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from unlearn.computing import forward, wide
 from unlearn.errors import UserError
 
 NORM_TYPES = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -126,11 +127,11 @@ class Probe:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> logits (B, classes) and embedding (B, d); inputs are in ``seen``."""
         self.seen.inputs.clear()
-        logits = self.model(images)
+        logits = forward(self.model, images, compiled=False)
         if self.seen.embedding is None:
             raise UserError("penultimate", f"layer {self.penultimate!r} took no part in the pass")
         embedding, self.seen.embedding = self.seen.embedding, None
-        return logits, flat(embedding)
+        return logits, wide(flat(embedding))
 
     def _keep(self, name: str):  # type: ignore[no-untyped-def]
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -174,10 +175,12 @@ def watched_layers(model: nn.Module, patterns: list[str] | None) -> tuple[str, .
 
 def channel_means(x: Tensor) -> Tensor:
     """mu over all but the channel axis: (B, C, ...) -> (C,)."""
+    x = wide(x)
     return x.flatten(2).mean((0, 2)) if x.dim() > 2 else x.mean(0)
 
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over all but the channel axis: (B, C, ...) -> (C,), (C,)."""
+    x = wide(x)
     v, m = torch.var_mean(x.flatten(2) if x.dim() > 2 else x[..., None], (0, 2), correction=0)
     return m, v
