@@ -27,7 +27,7 @@ from unlearn.baselines import BASELINES
 from unlearn.cli import check_job
 from unlearn.computing import PAYS_FROM, Computing, Passes, forward, tensor_cores, wide
 from unlearn.data import Images
-from unlearn.inversion import Inversion, build_generator
+from unlearn.inversion import Inversion, build_generator, invert
 from unlearn.models.probe import Probe, channel_means, channel_statistics, head_of
 from unlearn.parallel import spread
 from unlearn.runs import config_hash
@@ -222,12 +222,48 @@ def test_smaller_batches_are_not_compiled(counted: COUNTED) -> None:
         for rows in (8, 3, 8, 5, 8):
             x = torch.rand(rows, 1, 28, 28)
             torch.testing.assert_close(spread(net, x), net(x))
-        assert counter.frame_count == 1
-        with Probe(net, "8") as probe:
-            probe(torch.rand(8, 1, 28, 28))
     forward(net, torch.rand(8, 1, 28, 28))
     assert counter.frame_count == 1
     assert counter.op_count > 5
+
+
+def test_hooks_see_the_same_in_compiled_networks(counted: COUNTED) -> None:
+    counter, looks = counted(), [("8", ("1", "4")), ("8", ("4",)), ("8", ())]
+    for seed in range(2):
+        net = small_net(seed=seed).requires_grad_(False)
+        for head, layers in looks:
+            x = torch.rand(8, 1, 28, 28)
+            found = []
+            for compiled in (False, True, True):
+                images = x.clone().requires_grad_()
+                with Passes(compiled=compiled).here(), Probe(net, head, None, layers) as probe:
+                    logits, embedding = probe(images)
+                assert tuple(probe.seen.inputs) == layers
+                told = [logits, embedding, *probe.seen.inputs.values()]
+                sum(t.square().sum() for t in told).backward()
+                found.append([*told, images.grad])
+            torch.testing.assert_close(found[1], found[0])
+            torch.testing.assert_close(found[2], found[0])
+        with Passes(compiled=True).here():
+            x = torch.rand(8, 1, 28, 28, requires_grad=True)
+            torch.testing.assert_close(forward(net, x), net(x))
+    assert counter.frame_count == len(looks) + 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_inversion_compiled(precision: str, counted: COUNTED) -> None:
+    counter, shots = counted(), shots_of(1, 28, 28)[0]
+    seen = []
+    for compiled in (False, True):
+        for _ in range(2):
+            module = inversion(shots)
+            module.steps = 4
+            how = Computing(precision, compiled)
+            seen.append(invert(module, CPU, computing=how))
+    assert counter.frame_count == 2  # the generator and f_o
+    assert seen[0] == seen[1]
+    for one, two in zip(seen[0], seen[2], strict=True):
+        assert one == pytest.approx(two, rel=1e-3 if precision == "fp32" else 0.05, abs=1e-4)
 
 
 def test_compile_in_bf16_and_more_than_a_few_graphs(counted: COUNTED) -> None:

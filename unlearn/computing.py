@@ -99,19 +99,19 @@ class Passes:
 _passes = Passes()
 
 
-def forward(network: Callable[..., Tensor], *batch: Tensor, compiled: bool = True) -> Tensor:
+def forward(network: Callable[..., Tensor], *batch: Tensor, looked: str = "") -> Tensor:
     """A network's answer to a batch, as the stage at work would have it.
 
     Args:
-        compiled: whether it may be; not where hooks look into the network.
+        looked: names the layers that hooks look at.
 
     Returns:
         The answer, floats in the default type.
     """
     own = _passes
     run = network
-    if compiled and own.compiled and isinstance(network, nn.Module):
-        run = partial(_compiled, network) if own.whole(network, len(batch[0])) else network
+    if own.compiled and isinstance(network, nn.Module) and own.whole(network, len(batch[0])):
+        run = partial(_compiled, network, looked)
     if own.dtype is None:
         return run(*batch)
     with torch.autocast(own.device, own.dtype):
@@ -146,7 +146,11 @@ def use_tensor_cores(computing: Computing) -> None:
     torch.backends.cudnn.allow_tf32 = not exact
 
 
-def _pass(network: nn.Module, *batch: Tensor) -> Tensor:
+def _pass(network: nn.Module, looked: str, *batch: Tensor) -> Tensor:
+    # Hooks are part of a graph, but torch looks for changes only in what is used: other hooks,
+    # another graph.
+    if looked:
+        return cast(Tensor, network(*batch))
     return cast(Tensor, network(*batch))
 
 
@@ -157,9 +161,9 @@ def _graphs() -> Callable[..., Tensor]:
     return torch.compile(_pass, dynamic=False)
 
 
-def _compiled(network: nn.Module, *batch: Tensor) -> Tensor:
+def _compiled(network: nn.Module, looked: str, *batch: Tensor) -> Tensor:
     with torch._dynamo.config.patch(recompile_limit=GRAPHS):
-        return _graphs()(network, *batch)
+        return _graphs()(network, looked, *batch)
 
 
 def _missing(device: torch.device) -> str:

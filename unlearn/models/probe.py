@@ -104,6 +104,7 @@ class Probe:
         layers: tuple[str, ...] = (),
     ) -> None:
         self.model, self.head, self.penultimate, self.layers = model, head, penultimate, layers
+        self.looked = "/".join([str(head), str(penultimate), *layers])
         self.seen = Seen()
         self._handles: list[RemovableHandle] = []
 
@@ -127,7 +128,7 @@ class Probe:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> logits (B, classes) and embedding (B, d); inputs are in ``seen``."""
         self.seen.inputs.clear()
-        logits = forward(self.model, images, compiled=False)
+        logits = forward(self.model, images, looked=self.looked)
         if self.seen.embedding is None:
             raise UserError("penultimate", f"layer {self.penultimate!r} took no part in the pass")
         embedding, self.seen.embedding = self.seen.embedding, None
