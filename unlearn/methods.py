@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unlearn import pictures
 from unlearn.baselines import FullAccess
 from unlearn.checkpoint import load_checkpoint
+from unlearn.computing import Computing
 from unlearn.errors import UserError
 from unlearn.filtration import NotSeparable, Proxy
 from unlearn.forget import forget
@@ -69,6 +70,11 @@ class Job:
             return None
         return Watch(self.task.test.x[self.task.test_forget], len(self.task.classes))
 
+    @property
+    def computing(self) -> Computing:
+        """How its networks compute while they are trained."""
+        return Computing(self.cfg.precision, self.cfg.compile)
+
     def fitting(self) -> dict[str, Any]:
         """How the job's trained stages are shown and spread."""
         return {
@@ -95,7 +101,15 @@ def get_original(job: Job) -> tuple[Classifier, dict[str, Any]]:
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         start = time.perf_counter()
-        history = train(cfg.training, model, task.train, cfg.augment, job.device, **job.fitting())
+        history = train(
+            cfg.training,
+            model,
+            task.train,
+            cfg.augment,
+            job.device,
+            **job.fitting(),
+            computing=job.computing,
+        )
         remark = {"history": history, "seconds": time.perf_counter() - start}
         return state_of(model), remark | remark_of(job.watch, "training")
 
@@ -104,6 +118,7 @@ def get_original(job: Job) -> tuple[Classifier, dict[str, Any]]:
         "model": asdict(cfg.model),
         "training": asdict(cfg.training),
         "augment": asdict(cfg.augment),
+        "computing": asdict(job.computing),
         "data": fingerprint({"x": task.train.x, "y": task.train.y}),
     }
     state, remark = job.store.get("original", key | key_of(job.watch), make)
@@ -181,7 +196,7 @@ def unlearn_by_baseline(job: Job, original: Classifier) -> Made:
                 cfg.augment,
                 fresh,
                 cfg.seed,
-                job.fitting(),
+                {**job.fitting(), "computing": job.computing},
             )
         )
         remark = {"history": outcome.history, "seconds": time.perf_counter() - start}
@@ -196,6 +211,7 @@ def unlearn_by_baseline(job: Job, original: Classifier) -> Made:
         "original": fingerprint(original.state_dict()),
         "data": fingerprint({"x": task.train.x, "y": task.train.y, "given": given}),
         "target": [task.target, task.correct],
+        "computing": asdict(job.computing),
         "settings": {
             k: known[k]
             for k in ("baseline", "intention", "seed", "model", "training", "augment")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MethodType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from unlearn.computing import forward, wide
 from unlearn.models import probe
 
 _alone = False
@@ -61,15 +63,16 @@ def gather(mine: Tensor, number: int) -> Tensor:
 
 
 def spread(function: Callable[..., Tensor], *batch: Tensor) -> Tensor:
-    """``function`` of a batch that all ranks hold, each of them computing its share.
+    """``function`` of a batch that all ranks hold, each of them computing its share, as the stage
+    at work would have it (``computing.forward``).
 
     Fewer rows than ranks are computed by every rank: many a model cannot take an empty batch.
     """
     number = len(batch[0])
     if number < world():
         with alone():
-            return function(*batch)
-    return gather(function(*(share(x) for x in batch)), number)
+            return forward(function, *batch)
+    return gather(forward(function, *(share(x) for x in batch)), number)
 
 
 def channel_means(x: Tensor) -> Tensor:
@@ -102,16 +105,18 @@ def _synced(norm: _BatchNorm, x: Tensor) -> Tensor:
         assert norm.num_batches_tracked is not None
         with torch.no_grad():
             norm.num_batches_tracked += 1
-            rate = 1 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+            rate: Any = norm.momentum
+            if rate is None:
+                rate = norm.num_batches_tracked.to(norm.running_mean.dtype).reciprocal()
             unbiased = variance * count / (count - 1).clamp_min(1)
             norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), rate)
             norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), rate)
     scale, shift = (variance + norm.eps).rsqrt(), -mean
     columns = (1, -1, *(1,) * (x.dim() - 2))
-    y: Tensor = (x + shift.view(columns)) * scale.view(columns)
+    y = (x + shift.view(columns)) * scale.view(columns)
     if norm.affine:
         y = y * norm.weight.view(columns) + norm.bias.view(columns)
-    return y
+    return y.to(x.dtype)
 
 
 def _rows(number: int) -> slice:
@@ -120,12 +125,12 @@ def _rows(number: int) -> slice:
 
 
 def _flat(x: Tensor) -> Tensor:
-    return x.flatten(2) if x.dim() > 2 else x[..., None]
+    return wide(x.flatten(2) if x.dim() > 2 else x[..., None])
 
 
 def _mean(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean over all ranks of (B, C, n), and over how many values it is."""
-    sums = total(torch.cat([x.sum((0, 2)), x.new_tensor([x.shape[0] * x.shape[2]])]))
+    sums = total(torch.cat([x.sum((0, 2)), x.new_full((1,), x.shape[0] * x.shape[2])]))
     return sums[:-1] / sums[-1], sums[-1].detach()
 
 

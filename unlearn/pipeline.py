@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from unlearn import pictures
+from unlearn.computing import Computing
 from unlearn.estimate import in_words, stage_seconds
 from unlearn.evaluation import Evaluation, accuracies, evaluate, share
 from unlearn.machine import commit, hardware, pick_device
@@ -60,6 +61,7 @@ def run(cfg: Config, job: int = 0) -> dict[str, Any]:
         return done
     device = pick_device(cfg.device, job)
     check_devices(cfg.trainer.devices, device)
+    Computing(cfg.precision, cfg.compile).check(device, cfg.trainer.devices)
     task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
     shots = take_shots(task, cfg.shot, cfg.seed)
     make_writable(folder)
@@ -132,6 +134,7 @@ def record(job: Job, made: Made, before: Tensor, after: Evaluation) -> dict[str,
         **({"predictions": made.predictions} if cfg.track_predictions else {}),
         "seconds": made.seconds,
         "hardware": hardware(job.device),
+        "computed_in": str(job.computing.dtype(job.device) or torch.float32).split(".")[1],
         "versions": {
             "commit": commit(),
             "few-shot-unlearning": __version__,

@@ -70,7 +70,8 @@ def stages(cfg: Config) -> Stages:
     # Scenarios on the same labels share their original.
     labels = cfg.scenario.name if cfg.scenario.knows_correct else ""
     shared = ("data", "image_size", "per_class", "model", "training", "augment")
-    original = hash_of([labels, {k: values[k] for k in shared}])
+    computing = ("precision", "compile")
+    original = hash_of([labels, {k: values[k] for k in (*shared, *computing)}])
     if cfg.baseline is not None:
         return [("training", original), (cfg.baseline.name, hash_of(values))]
     inversion = hash_of([{k: v for k, v in values.items() if k not in ("intention", "relearning")}])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from unlearn.computing import PRECISIONS
 from unlearn.errors import UserError, choices
 from unlearn.models.base import NORMS
 from unlearn.relearning.neg import FORMS, Neg
@@ -32,6 +33,8 @@ def one_of(*names: str) -> Range:
 
 RANGES: dict[str, Range] = {
     "seed": NUMBER0,
+    "precision": one_of(*PRECISIONS),
+    "compile": Range(lambda v: isinstance(v, bool) or v == "auto", "one of true, false, auto"),
     "jobs": COUNT,
     "threads": COUNT,
     "trainer.devices": COUNT,

@@ -18,6 +18,7 @@ from omegaconf import MISSING, OmegaConf
 
 from unlearn.augment import Augment
 from unlearn.baselines import BASELINES, Baseline
+from unlearn.computing import PRECISIONS, Computing
 from unlearn.data import SOURCES
 from unlearn.errors import UserError, choices, did_you_mean
 from unlearn.filtration import FiltrationConfig
@@ -70,6 +71,8 @@ class Config:
     data_dir: str = MISSING
     output_dir: str = MISSING
     device: str = MISSING
+    precision: str = MISSING
+    compile: bool | str = MISSING
     logger: Any = MISSING
     experiment: str | None = None
     track_predictions: bool = MISSING
@@ -168,7 +171,14 @@ def settings(scale: str = "paper", *overrides: str) -> Settings:
 
 def unlearner_settings(cfg: Config) -> Settings:
     """The unlearner's part of a configuration."""
-    return Settings(cfg.scale, cfg.augment, cfg.inversion, cfg.filtration, cfg.relearning)
+    return Settings(
+        cfg.scale,
+        cfg.augment,
+        cfg.inversion,
+        cfg.filtration,
+        cfg.relearning,
+        Computing(cfg.precision, cfg.compile),
+    )
 
 
 def intention_named(name: str, scale: str) -> Intention:
@@ -219,6 +229,8 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
     "data_dir": ("folder of the images", "a folder; also the environment variable UNLEARN_DATA"),
     "output_dir": ("folder of the results", "a folder"),
     "device": ("where to compute", "auto, cpu, cuda, cuda:N"),
+    "precision": ("of networks while they are trained", lambda: PRECISIONS),
+    "compile": ("networks, by torch.compile, while they are trained", "true, false, auto"),
     "experiment": (
         "a table or figure of the paper, with -m",
         lambda: sorted(p.stem for p in (CONF / "experiment").glob("*.yaml")),

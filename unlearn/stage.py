@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from unlearn import parallel
+from unlearn.computing import Computing, Passes, tensor_cores, use_tensor_cores
 from unlearn.errors import TrainingDiverged
 from unlearn.trainer import check_devices, fit_in_processes, quiet_lightning, trainer_on
 from unlearn.watch import Counter, Watch
@@ -41,10 +42,12 @@ class Stage(pl.LightningModule):
     Attributes:
         stage: its name.
         settings: the group of its settings, where that has another name.
+        computing: how its networks compute.
     """
 
     stage = "stage"
     settings: str | None = None
+    computing = Computing("fp32")
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -53,16 +56,19 @@ class Stage(pl.LightningModule):
         self.predictions: dict[str, list[Any]] = {"epoch": [], "counts": []}
         self.every = max(1, steps // LOG_POINTS)
         self._first_bad = torch.tensor(-1)
+        self.passes = Passes()
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Named losses of one batch; the one called ``loss`` is minimised."""
         raise TypeError(f"{type(self).__name__} must define losses")
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
-        losses, step = self.losses(batch), self.global_step
+        with self.passes.here():
+            losses, step = self.losses(batch), self.global_step
         bad = ~torch.isfinite(losses["loss"].detach())
-        first = self._first_bad.to(bad.device)
-        self._first_bad = torch.where((first < 0) & bad, step, first)
+        if self._first_bad.device != bad.device:  # a copy would be waited for
+            self._first_bad = torch.full_like(bad, -1, dtype=torch.long)
+        self._first_bad = torch.where((self._first_bad < 0) & bad, step, self._first_bad)
         if (step + 1) % self.every == 0 or step + 1 == self.steps:
             if parallel.world() == 1:
                 self.check()
@@ -70,10 +76,11 @@ class Stage(pl.LightningModule):
                 self.trainer.should_stop = True
             row = {k: float(v.detach()) for k, v in losses.items()}
             self.history.append({"step": step + 1, **row})
-            if self._trainer is not None and self.trainer.logger is not None:
-                # Lightning takes "step" for the step to log at, the stage's own.
+            if self._trainer is not None:
                 named = {f"{self.stage}/{k}": v for k, v in row.items()}
-                self.log_dict({**named, "step": float(step + 1)})
+                # Not by self.log, which makes tensors of them and reads them at every step.
+                for logger in self.trainer.loggers:
+                    logger.log_metrics(named, step + 1)
         return losses["loss"]
 
     def place(self, device: torch.device) -> None:
@@ -83,6 +90,15 @@ class Stage(pl.LightningModule):
         if parallel.world() > 1:
             self.place(self.device)
             parallel.sync_norms(self)
+            use_tensor_cores(self.computing)
+
+    @property
+    def fused(self) -> bool | None:
+        """What an optimizer is told: on a GPU one kernel for all the weights, else torch's choice.
+
+        Exact but for rounding, like torch's own choice there.
+        """
+        return True if self.device.type == "cuda" else None
 
     def get_extra_state(self) -> dict[str, Any]:
         """What comes back from another process beside the weights."""
@@ -184,6 +200,7 @@ def fit(
     progress: bool = False,
     watch: Watch | None = None,
     devices: int = 1,
+    computing: Computing | None = None,
 ) -> list[dict[str, float]]:
     """Train ``module`` for ``module.steps`` steps over ``batches``; returns its history.
 
@@ -193,15 +210,25 @@ def fit(
     With several ``devices`` that many processes share each batch (``unlearn.parallel``): on the
     CPU, where more than the cores do not help, or on the GPUs from ``device`` on.
 
+    ``computing`` is how the networks compute; in float32, not compiled, if nothing is said. GPUs'
+    settings are as before afterwards.
+
     Raises:
         TrainingDiverged: at a NaN or infinite loss.
-        UserError: if there are not so many devices.
+        UserError: if there are not so many devices, or it cannot be compiled.
     """
     check_devices(devices, device)
+    module.computing = computing or module.computing
+    module.computing.check(device, devices)
+    module.passes = module.computing.passes(device, module.steps, devices)
     shown: list[pl.Callback] = [ProgressLine()] if progress else []
     if watch is not None:
         shown.append(Counter(watch, cast(Epochs, batches).ends))
-    with quiet_lightning(), torch.random.fork_rng(_cuda_of(device)):
+    with (
+        quiet_lightning(),
+        torch.random.fork_rng(_cuda_of(device)),
+        tensor_cores(module.computing, device),
+    ):
         trainer = trainer_on(
             device,
             devices,

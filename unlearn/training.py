@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from unlearn.augment import Augment
+from unlearn.computing import Computing
 from unlearn.data import Images
 from unlearn.parallel import spread
 from unlearn.stage import Stage, fit, generator_on, gpu_layout, seeded
@@ -79,7 +80,11 @@ class Training(Stage):
     def configure_optimizers(self) -> Any:
         c = self.cfg
         optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay
+            self.model.parameters(),
+            lr=c.lr,
+            momentum=c.momentum,
+            weight_decay=c.weight_decay,
+            fused=self.fused,
         )
         if c.schedule == "constant":
             return optimizer
@@ -103,6 +108,7 @@ def train(
     progress: bool = False,
     watch: Watch | None = None,
     devices: int = 1,
+    computing: Computing | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place, leave it in eval mode; returns the history of the loss.
 
@@ -122,6 +128,7 @@ def train(
         progress=progress,
         watch=watch,
         devices=devices,
+        computing=computing,
     )
     model.eval()
     return history

@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from unlearn.augment import Augment
+from unlearn.computing import Computing
 from unlearn.errors import UserError
 from unlearn.filtration import FiltrationConfig, Proxy, filtrate
 from unlearn.inversion import Generator, Inversion, InversionConfig, build_generator, invert
@@ -43,6 +44,7 @@ class Settings:
     inversion: InversionConfig
     filtration: FiltrationConfig
     relearning: RelearningConfig
+    computing: Computing = field(default_factory=Computing)
 
 
 @dataclass
@@ -107,11 +109,13 @@ def few_shot_unlearn(
     augment = cfg.augment
     device = given.shots.device
     check_devices(devices, device)
+    cfg.computing.check(device, devices)
     how: dict[str, Any] = {
         "callbacks": callbacks,
         "logger": logger,
         "progress": progress,
         "devices": devices,
+        "computing": cfg.computing,
     }
     keep = Store(Path(store)) if store is not None else None
     seconds: dict[str, float] = {}
@@ -145,7 +149,11 @@ def few_shot_unlearn(
         history = invert(module, device, **how)
         return state_of(generator), {"history": history}
 
-    key = given.key | {"augment": asdict(augment), "inversion": _plain(cfg.inversion)}
+    key = given.key | {
+        "augment": asdict(augment),
+        "inversion": _plain(cfg.inversion),
+        "computing": asdict(cfg.computing),
+    }
     state, inverted = stage("inversion", key, make_generator)
     generator.load_state_dict(state)
     generator.eval()

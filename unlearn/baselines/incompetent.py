@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unlearn.augment import Augment
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
+from unlearn.computing import forward
 from unlearn.data import Images
 from unlearn.errors import UserError, choices
 from unlearn.parallel import spread
@@ -63,7 +64,7 @@ class BadTeaching(Stage):
     def losses(self, batch: Any) -> dict[str, Tensor]:
         x = self.augment(self.data.x[batch].to(torch.get_default_dtype()) / 255, self.rng)
         with torch.no_grad():
-            good, bad = self.competent(x), self.incompetent(x)
+            good, bad = forward(self.competent, x), forward(self.incompetent, x)
         return {"loss": l_teachers(spread(self.model, x), good, bad, self.forget[batch])}
 
     def place(self, device: torch.device) -> None:
@@ -72,7 +73,7 @@ class BadTeaching(Stage):
         self.rng = self.batches.rng = generator_on(device, self.rng)
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.model.parameters(), lr=self.cfg.lr)
+        return torch.optim.Adam(self.model.parameters(), lr=self.cfg.lr, fused=self.fused)
 
 
 @BASELINES.register("incompetent")

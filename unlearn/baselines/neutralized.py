@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unlearn.augment import Augment
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
+from unlearn.computing import forward
 from unlearn.data import Images
 from unlearn.errors import UserError
 from unlearn.models.probe import predict
@@ -64,7 +65,9 @@ class _Step(Stage):
 
     def configure_optimizers(self) -> Any:
         c = self.cfg
-        return torch.optim.SGD(self.model.parameters(), lr=c.lr, momentum=c.momentum)
+        return torch.optim.SGD(
+            self.model.parameters(), lr=c.lr, momentum=c.momentum, fused=self.fused
+        )
 
 
 class Neutralizing(_Step):
@@ -87,7 +90,7 @@ class Retraining(_Step):
     def losses(self, batch: Any) -> dict[str, Tensor]:
         x = self.images(batch)
         with torch.no_grad():
-            p = self.original(x).softmax(-1)
+            p = forward(self.original, x).softmax(-1)
         c = self.cfg
         return {
             "loss": l_distil(spread(self.model, x), self.data.y[batch], p, c.alpha, c.temperature)

@@ -45,18 +45,20 @@ class OracleTraining(Training):
     ) -> None:
         super().__init__(cfg, model, data, augment)
         self.intention, self.labels, self.given = intention, labels, given
+        self.imposed = bool(given.any())
 
     def place(self, device: torch.device) -> None:
         super().place(device)
         self.labels, self.given = self.labels.to(device), self.given.to(device)
 
     def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
-        erased = self.given[rows]
-        total = F.cross_entropy(logits[~erased], self.data.y[rows][~erased], reduction="sum")
-        if erased.any():
-            imposed = self.intention.loss(logits[erased], self.labels[rows][erased])
-            total = total + erased.sum() * imposed
-        return total / len(rows)
+        losses = F.cross_entropy(logits, self.data.y[rows], reduction="none")
+        if self.imposed:
+            # Of every row by itself: which ones count is known on the device alone.
+            imposed = torch.vmap(lambda row, label: self.intention.loss(row[None], label[None]))
+            erased, labels = self.given[rows], self.labels[rows]
+            losses = torch.where(erased, imposed(logits, labels), losses)
+        return losses.mean()
 
 
 @BASELINES.register("oracle")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import unlearn.inversion.losses as L
 from unlearn import parallel
 from unlearn.augment import Augment
+from unlearn.computing import Computing
 from unlearn.errors import UserError
 from unlearn.inversion.generator import Generator
 from unlearn.models.probe import (
@@ -199,6 +200,7 @@ class Inversion(Stage):
             lr=c.lr,
             betas=(c.betas[0], c.betas[1]),
             weight_decay=c.weight_decay,
+            fused=self.fused,
         )
         if c.schedule == "constant":
             return optimizer
@@ -216,6 +218,7 @@ def invert(
     logger: Logger | None = None,
     progress: bool = False,
     devices: int = 1,
+    computing: Computing | None = None,
 ) -> list[dict[str, float]]:
     """Train the module's generator in place; returns the history of its losses.
 
@@ -235,6 +238,7 @@ def invert(
         logger=logger,
         progress=progress,
         devices=devices,
+        computing=computing,
     )
     module.generator.eval()
     return history

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
+from unlearn.computing import forward, wide
 from unlearn.errors import UserError
 
 NORM_TYPES = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -105,6 +106,7 @@ class Probe:
         layers: tuple[str, ...] = (),
     ) -> None:
         self.model, self.head, self.penultimate, self.layers = model, head, penultimate, layers
+        self.looked = "/".join([str(head), str(penultimate), *layers])
         self.seen = Seen()
         self._handles: list[RemovableHandle] = []
 
@@ -128,11 +130,11 @@ class Probe:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> logits (B, classes) and embedding (B, d); inputs are in ``seen``."""
         self.seen.inputs.clear()
-        logits = self.model(images)
+        logits = forward(self.model, images, looked=self.looked)
         if self.seen.embedding is None:
             raise UserError("penultimate", f"layer {self.penultimate!r} took no part in the pass")
         embedding, self.seen.embedding = self.seen.embedding, None
-        return logits, flat(embedding)
+        return logits, wide(flat(embedding))
 
     def _keep(self, name: str):  # type: ignore[no-untyped-def]
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -176,11 +178,13 @@ def watched_layers(model: nn.Module, patterns: list[str] | None) -> tuple[str, .
 
 def channel_means(x: Tensor) -> Tensor:
     """mu over all but the channel axis: (B, C, ...) -> (C,)."""
+    x = wide(x)
     return x.flatten(2).mean((0, 2)) if x.dim() > 2 else x.mean(0)
 
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over all but the channel axis: (B, C, ...) -> (C,), (C,)."""
+    x = wide(x)
     x = x.flatten(2) if x.dim() > 2 else x[..., None]
     mean, variance = _Moments.apply(x)  # type: ignore[no-untyped-call]
     return mean, variance

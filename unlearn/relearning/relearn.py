@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from unlearn.augment import Augment
+from unlearn.computing import Computing
 from unlearn.filtration import Proxy
 from unlearn.parallel import spread
 from unlearn.relearning.base import Given, Intention, soft_cross_entropy
@@ -158,7 +159,11 @@ class Relearner(Stage):
     def configure_optimizers(self) -> Any:
         c = self.cfg
         return torch.optim.SGD(
-            self.model.parameters(), lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay
+            self.model.parameters(),
+            lr=c.lr,
+            momentum=c.momentum,
+            weight_decay=c.weight_decay,
+            fused=self.fused,
         )
 
 
@@ -196,6 +201,7 @@ def relearn(
     progress: bool = False,
     watch: Watch | None = None,
     devices: int = 1,
+    computing: Computing | None = None,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Adjust a copy of f_o to the intention.
 
@@ -229,5 +235,6 @@ def relearn(
         progress=progress,
         watch=watch,
         devices=devices,
+        computing=computing,
     )
     return model.eval(), history

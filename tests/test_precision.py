@@ -1,0 +1,415 @@
+"""How networks compute: precision, compilation, and no waiting for the device."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.conftest import small_net
+from tests.test_baselines import access_to, small_task
+from tests.test_unlearner import shots_of, taught, tiny
+from unlearn import UserError, computing, forget, stage
+from unlearn.augment import Augment
+from unlearn.baselines import BASELINES
+from unlearn.cli import check_job
+from unlearn.computing import PAYS_FROM, Computing, Passes, forward, tensor_cores, wide
+from unlearn.data import Images
+from unlearn.inversion import Inversion, build_generator, invert
+from unlearn.models.probe import Probe, channel_means, channel_statistics, head_of
+from unlearn.parallel import spread
+from unlearn.runs import config_hash
+from unlearn.settings import resolve, settings
+from unlearn.stage import Stage, fit, seeded
+from unlearn.training import ShuffledRows, Training, TrainingConfig, train
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+FP32, BF16 = Computing("fp32"), Computing("bf16")
+CFG = TrainingConfig(4, 16, 0.05, 0.9, 1e-3, "constant", 0)
+AUGMENT = Augment(2)
+COUNTED = Callable[[], CompileCounter]
+
+
+@pytest.fixture
+def data() -> Images:
+    """40 images of 4 classes: batches of 16, 16 and 8."""
+    torch.manual_seed(3)
+    return Images(torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8), torch.arange(40) % 4)
+
+
+def dtypes(model: nn.Module) -> set[torch.dtype]:
+    return {v.dtype for v in model.state_dict().values() if v.is_floating_point()}
+
+
+def test_bf16_is_close_and_keeps_losses_weights_and_statistics_wide(data: Images) -> None:
+    runs = {}
+    for how in (FP32, BF16):
+        model = small_net()
+        before = model[1].running_mean.clone()
+        runs[how] = train(CFG, model, data, AUGMENT, CPU, computing=how)
+        assert dtypes(model) == {torch.float32}
+        assert not torch.equal(model[1].running_mean, before)
+    for one, two in zip(*runs.values(), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=0.05)
+    assert runs[FP32] != runs[BF16]
+    assert runs[FP32][-1]["loss"] < runs[FP32][0]["loss"]
+
+
+def test_fp32_is_a_plain_loop_to_the_bit(data: Images) -> None:
+    trained, plain = small_net(), small_net().train()
+    history = train(CFG, trained, data, AUGMENT, CPU, computing=FP32)
+    rng = seeded(CFG.seed, "training")
+    optimizer = torch.optim.SGD(plain.parameters(), CFG.lr, CFG.momentum, weight_decay=1e-3)
+    for rows, seen in zip(ShuffledRows(40, 16, 4, rng), history, strict=True):
+        loss = F.cross_entropy(plain(AUGMENT(data.x[rows] / 255, rng)), data.y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert seen["loss"] == loss.item()
+    torch.testing.assert_close(trained.state_dict(), plain.state_dict(), rtol=0, atol=0)
+
+
+def test_statistics_of_narrow_inputs_are_float32() -> None:
+    x = (torch.rand(64, 3, 9, 9) + 100).bfloat16()
+    mean, variance = channel_statistics(x)
+    exact = x.double().transpose(0, 1).flatten(1)
+    assert mean.dtype == variance.dtype == channel_means(x).dtype == torch.float32
+    torch.testing.assert_close(mean.double(), exact.mean(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(channel_means(x).double(), exact.mean(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(variance.double(), exact.var(1, correction=0), rtol=1e-3, atol=1e-4)
+    for dtype in (torch.float32, torch.float64):
+        same = torch.rand(2, dtype=dtype)
+        assert wide(same) is same
+
+
+def inversion(shots: torch.Tensor) -> Inversion:
+    cfg = tiny().inversion
+    model = small_net().requires_grad_(False)
+    generator = build_generator(cfg, 4, (1, 28, 28), 0).train()
+    return Inversion(cfg, generator, model, shots, 1, 4, AUGMENT, 0, head_of(model, shots))
+
+
+def test_inversion_in_bf16() -> None:
+    shots = shots_of(1, 28, 28)[0]
+    seen = {}
+    for how in (FP32, BF16):
+        module = inversion(shots)
+        before = copy.deepcopy(module.frozen["f_o"].state_dict())
+        with how.passes(CPU, 1).here():
+            seen[how] = losses = module.losses(0)
+        assert {v.dtype for v in losses.values()} == {torch.float32}
+        inputs = {v.dtype for v in module.probe.seen.inputs.values()}
+        assert inputs == {torch.float32 if how is FP32 else torch.bfloat16}
+        losses["loss"].backward()
+        for parameter in module.generator.parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.dtype == torch.float32
+            assert parameter.grad.isfinite().all()
+        assert module.generator.project.weight.grad.abs().sum() > 0
+        torch.testing.assert_close(module.frozen["f_o"].state_dict(), before, rtol=0, atol=0)
+    for name, value in seen[FP32].items():
+        assert seen[BF16][name].item() == pytest.approx(value.item(), rel=0.1, abs=0.02), name
+    assert seen[FP32]["bn"] != seen[BF16]["bn"]
+
+
+def test_every_stage_of_forget_has_its_precision_and_its_place_in_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: dict[str, set[torch.dtype | None]] = {}
+    step = Stage.training_step
+
+    def noted(self: Stage, *args: Any) -> torch.Tensor:
+        used.setdefault(self.stage, set()).add(self.passes.dtype)
+        return step(self, *args)
+
+    monkeypatch.setattr(Stage, "training_step", noted)
+    model = taught(small_net(), 1, 28, 28)
+    chosen = tiny(steps=20)
+    for how, dtype in ((FP32, None), (BF16, torch.bfloat16)):
+        used.clear()
+        result = forget(
+            model, *shots_of(1, 28, 28), settings=replace(chosen, computing=how), store=tmp_path
+        )
+        assert used == {"inversion": {dtype}, "relearning": {dtype}}
+        assert dtypes(result.model) == dtypes(result.generator) == {torch.float32}
+        assert not torch.is_autocast_enabled("cpu")
+    assert len(list((tmp_path / "inversion").glob("*/entry.json"))) == 2
+    assert settings("demo", "precision=bf16", "compile=auto").computing == Computing("bf16", "auto")
+
+
+def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = Computing("auto", "auto")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert auto.passes(CPU, PAYS_FROM) == Passes("cpu", None, False)
+    assert auto.passes(GPU, PAYS_FROM) == Passes("cuda", torch.bfloat16, True)
+    assert not auto.passes(GPU, PAYS_FROM - 1).compiled
+    assert not auto.passes(GPU, PAYS_FROM, 2).compiled
+    assert Computing("fp32").passes(GPU, PAYS_FROM) == Passes("cuda", None, False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    assert auto.dtype(GPU) is None
+    assert BF16.dtype(CPU) == torch.bfloat16
+
+
+def test_what_gpus_are_told_is_taken_back() -> None:
+    def told() -> tuple[str, bool]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before = told()
+    for how, wanted in ((FP32, ("highest", False)), (BF16, ("high", True))):
+        with suppress(KeyError), tensor_cores(how, GPU):
+            assert told() == wanted
+            raise KeyError
+        assert told() == before
+    with tensor_cores(BF16, CPU):
+        assert told() == before
+
+
+def test_identity_and_ranges() -> None:
+    ways = ([], ["precision=bf16"], ["precision=fp32"], ["compile=true"], ["compile=auto"])
+    assert len({config_hash(resolve(["scale=demo", *way])) for way in ways}) == len(ways)
+    for wrong in ("precision=fp16", "precision=null", "compile=yes", "compile=1", "compile=null"):
+        with pytest.raises(UserError, match=rf"^{wrong.split('=')[0]}: "):
+            check_job([wrong], multirun=False)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[COUNTED]:
+    """Counts compilations; graphs run as they are."""
+
+    def start() -> CompileCounter:
+        torch._dynamo.reset()
+        counter = CompileCounter()
+        compiled = torch.compile(computing._pass, dynamic=False, backend=counter)
+        monkeypatch.setattr(computing, "_graphs", lambda: compiled)
+        return counter
+
+    yield start
+    torch._dynamo.reset()
+
+
+def test_equal_networks_are_compiled_once(data: Images, counted: COUNTED) -> None:
+    counter, how = counted(), Computing("fp32", True)
+    for seed in range(3):
+        models = [small_net(seed=seed) for _ in range(2)]
+        histories = [
+            train(replace(CFG, seed=seed), model, data, AUGMENT, CPU, computing=c)
+            for model, c in zip(models, (how, FP32), strict=True)
+        ]
+        assert counter.frame_count == 1
+        for one, two in zip(*histories, strict=True):
+            assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+        assert models[0].state_dict().keys() == models[1].state_dict().keys()
+        torch.testing.assert_close(*(pickle.loads(pickle.dumps(m)).state_dict() for m in models))
+    train(CFG, small_net(classes=5), data, AUGMENT, CPU, computing=how)
+    assert counter.frame_count == 2
+
+
+def test_smaller_batches_are_not_compiled(counted: COUNTED) -> None:
+    counter, net = counted(), small_net()
+    with Passes(compiled=True).here():
+        for rows in (8, 3, 8, 5, 8):
+            x = torch.rand(rows, 1, 28, 28)
+            torch.testing.assert_close(spread(net, x), net(x))
+    forward(net, torch.rand(8, 1, 28, 28))
+    assert counter.frame_count == 1
+    assert counter.op_count > 5
+
+
+def test_hooks_see_the_same_in_compiled_networks(counted: COUNTED) -> None:
+    counter, looks = counted(), [("8", ("1", "4")), ("8", ("4",)), ("8", ())]
+    for seed in range(2):
+        net = small_net(seed=seed).requires_grad_(False)
+        for head, layers in looks:
+            x = torch.rand(8, 1, 28, 28)
+            found = []
+            for compiled in (False, True, True):
+                images = x.clone().requires_grad_()
+                with Passes(compiled=compiled).here(), Probe(net, head, None, layers) as probe:
+                    logits, embedding = probe(images)
+                assert tuple(probe.seen.inputs) == layers
+                told = [logits, embedding, *probe.seen.inputs.values()]
+                sum(t.square().sum() for t in told).backward()
+                found.append([*told, images.grad])
+            torch.testing.assert_close(found[1], found[0])
+            torch.testing.assert_close(found[2], found[0])
+        with Passes(compiled=True).here():
+            x = torch.rand(8, 1, 28, 28, requires_grad=True)
+            torch.testing.assert_close(forward(net, x), net(x))
+    assert counter.frame_count == len(looks) + 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_inversion_compiled(precision: str, counted: COUNTED) -> None:
+    counter, shots = counted(), shots_of(1, 28, 28)[0]
+    seen = []
+    for compiled in (False, True):
+        for _ in range(2):
+            module = inversion(shots)
+            module.steps = 4
+            how = Computing(precision, compiled)
+            seen.append(invert(module, CPU, computing=how))
+    assert counter.frame_count == 2  # the generator and f_o
+    assert seen[0] == seen[1]
+    for one, two in zip(seen[0], seen[2], strict=True):
+        assert one == pytest.approx(two, rel=1e-3 if precision == "fp32" else 0.05, abs=1e-4)
+
+
+def test_compile_in_bf16_and_more_than_a_few_graphs(counted: COUNTED) -> None:
+    counter = counted()
+    for rows in range(2, 14):
+        with Passes("cpu", torch.bfloat16, True).here():
+            assert forward(small_net(), torch.rand(rows, 1, 28, 28)).dtype == torch.float32
+    assert counter.frame_count == 12
+
+
+def test_what_cannot_be_compiled_is_said_before_any_work(
+    data: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import cpp_builder, exc
+
+    def none() -> str:
+        raise exc.InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    how, model = Computing("fp32", True), small_net()
+    with pytest.raises(UserError, match=r"^compile: True needs a C\+\+ compiler here; use false"):
+        train(CFG, model, data, AUGMENT, CPU, computing=how)
+    with pytest.raises(UserError, match=r"^compile: "):
+        forget(model, *shots_of(1, 28, 28), settings=replace(tiny(), computing=how))
+    with pytest.raises(UserError, match=r"^compile: .*trainer\.devices=1"):
+        how.check(CPU, 2)
+    Computing("fp32", "auto").check(CPU)
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    with pytest.raises(UserError, match=r"^compile: 'auto' needs Triton"):
+        Computing("fp32", "auto").check(GPU)
+
+
+class NoWait(TorchDispatchMode):
+    """Refuses what the host would have to wait for, were the tensors on a GPU."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        masks = name.startswith(("index", "_index_put")) and any(
+            i is not None and i.dtype in (torch.bool, torch.uint8)
+            for i in (args[1] if isinstance(args[1], list | tuple) else ())
+        )
+        if masks or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal"):
+            raise AssertionError(f"the host waits for {name}")
+        return func(*args, **(kwargs or {}))
+
+
+class Unwaited(pl.Callback):
+    """Holds every step but those that log to it."""
+
+    def __init__(self) -> None:
+        self.held, self.steps = ExitStack(), 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        step = trainer.global_step + 1
+        if step % module.every == 0 or step == module.steps:
+            return
+        self.steps += 1
+        if module.device.type == "cpu":
+            self.held.enter_context(NoWait())
+        elif step > 1:  # the optimizer's state comes to be in the first
+            torch.cuda.set_sync_debug_mode("error")
+            self.held.callback(torch.cuda.set_sync_debug_mode, "default")
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        if module.device.type == "cpu":  # where Adam keeps its steps on any device
+            self.held.close()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.held.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self.held.close()
+
+
+@pytest.fixture
+def unwaited(monkeypatch: pytest.MonkeyPatch) -> Unwaited:
+    """In every trainer before any other callback."""
+    held, plain = Unwaited(), stage.trainer_on
+
+    def trainer_on(*args: Any, **given: Any) -> pl.Trainer:
+        return plain(*args, **given | {"callbacks": [held, *given["callbacks"]]})
+
+    monkeypatch.setattr(stage, "trainer_on", trainer_on)
+    monkeypatch.setattr(stage, "LOG_POINTS", 2)
+    return held
+
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")
+    ),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["training", "oracle", "incompetent", "neutralized"])
+def test_no_step_waits_for_the_device(name: str, device: str, unwaited: Unwaited) -> None:
+    task, where = small_task(), torch.device(device)
+    logged = Logged()
+    fitting = {"computing": Computing(), "logger": logged}
+    if name == "training":
+        train(CFG, small_net(), task.train, AUGMENT, where, **fitting)
+        assert logged.steps == [16, 32]
+    else:
+        access = access_to(task, name)
+        access.original.to(where)
+        unwaited.steps = 0
+        logged.steps.clear()
+        access.fitting = fitting
+        baseline = resolve([f"baseline={name}", "scale=demo"]).baseline
+        assert baseline is not None
+        sizes = {"batch_size": 10, "epochs": 2, "scrub_epochs": 2}
+        known = {k: v for k, v in sizes.items() if hasattr(baseline, k)}
+        assert isinstance(baseline, BASELINES[name])
+        replace(baseline, **known).unlearn(access)
+        assert len(logged.steps) < unwaited.steps
+    assert unwaited.steps >= 4
+
+
+class Logged(pl.loggers.logger.DummyLogger):
+    """Remembers at which steps something was logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[int] = []
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        assert all(isinstance(v, float) for v in metrics.values())
+        self.steps.append(int(step or 0))
+
+
+class Waiting(Training):
+    def loss(self, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        loss = super().loss(logits, rows)
+        if self.how == "item" and loss.item() < 0:
+            return -loss
+        return loss + logits[logits > 0].mean() if self.how == "mask" else loss
+
+
+@pytest.mark.parametrize("how", ["item", "mask", "neither"])
+def test_a_step_that_waits_is_found(how: str, data: Images, unwaited: Unwaited) -> None:
+    module = Waiting(CFG, small_net().train(), data, AUGMENT)
+    module.how = how
+    if how == "neither":
+        fit(module, module.batches, CPU)
+    else:
+        with pytest.raises(AssertionError, match="the host waits"):
+            fit(module, module.batches, CPU)

@@ -1,0 +1,181 @@
+"""How networks compute while they are fitted: in which precision, and compiled or not.
+
+Networks alone: losses and statistics are float32, and so are the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.errors import UserError
+
+PRECISIONS = ("auto", "fp32", "bf16")
+# A rule of thumb, not measured here: compiling a PreAct-ResNet18's passes takes about a minute and
+# saves some 10 ms a step on a GPU.
+PAYS_FROM = 6000
+# Graphs of one function that may be kept: each network, mode, batch size and precision has its own.
+GRAPHS = 128
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a stage's networks compute.
+
+    Attributes:
+        precision: ``fp32``; ``bf16``, where matrix products and convolutions take bfloat16 and
+            give it, and what is float32 may use TF32; ``auto``: bf16 on GPUs that have it.
+        compile: by torch.compile: True, False, or ``auto``: on one GPU, in stages of at least
+            ``PAYS_FROM`` steps.
+    """
+
+    precision: str = "auto"
+    compile: bool | str = False
+
+    def dtype(self, device: torch.device) -> torch.dtype | None:
+        """What networks compute in on a device; None is their weights' own."""
+        if self.precision == "auto":
+            gpu = device.type == "cuda"
+            able = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            able = self.precision == "bf16"
+        return torch.bfloat16 if able else None
+
+    def passes(self, device: torch.device, steps: int, devices: int = 1) -> Passes:
+        """The passes of a stage of so many steps."""
+        pays = device.type == "cuda" and devices == 1 and steps >= PAYS_FROM
+        compiled = pays if self.compile == "auto" else bool(self.compile)
+        return Passes(device.type, self.dtype(device), compiled)
+
+    def check(self, device: torch.device, devices: int = 1) -> None:
+        """Refuse to compile where that cannot be.
+
+        Raises:
+            UserError: naming ``compile``.
+        """
+        if self.compile is True and devices > 1:
+            raise UserError("compile", "true is for trainer.devices=1; use false or auto")
+        wanted = self.compile is True or (self.compile == "auto" and device.type == "cuda")
+        missing = wanted and _missing(device)
+        if missing:
+            raise UserError("compile", f"{self.compile!r} needs {missing} here; use false")
+
+
+@dataclass
+class Passes:
+    """The passes of one stage through its networks.
+
+    Attributes:
+        sizes: rows of each network's first batch. An epoch's last, smaller one is not compiled:
+            it would take a graph of its own.
+    """
+
+    device: str = "cpu"
+    dtype: torch.dtype | None = None
+    compiled: bool = False
+    sizes: dict[int, int] = field(default_factory=dict)
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Within, ``forward`` is so."""
+        global _passes
+        before, _passes = _passes, self
+        try:
+            yield
+        finally:
+            _passes = before
+
+    def whole(self, network: Any, rows: int) -> bool:
+        """Whether a batch is as large as the network's first one."""
+        return self.sizes.setdefault(id(network), rows) == rows
+
+
+_passes = Passes()
+
+
+def forward(network: Callable[..., Tensor], *batch: Tensor, looked: str = "") -> Tensor:
+    """A network's answer to a batch, as the stage at work would have it.
+
+    Args:
+        looked: names the layers that hooks look at.
+
+    Returns:
+        The answer, floats in the default type.
+    """
+    own = _passes
+    run = network
+    if own.compiled and isinstance(network, nn.Module) and own.whole(network, len(batch[0])):
+        run = partial(_compiled, network, looked)
+    if own.dtype is None:
+        return run(*batch)
+    with torch.autocast(own.device, own.dtype):
+        answer = run(*batch)
+    return answer.to(torch.get_default_dtype())
+
+
+def wide(x: Tensor) -> Tensor:
+    """At least float32, for sums and statistics; what is so already stays itself."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@contextmanager
+def tensor_cores(computing: Computing, device: torch.device) -> Iterator[None]:
+    """On a GPU, TF32 for what is float32 unless that shall be exact; the caller's choice after."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    use_tensor_cores(computing)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def use_tensor_cores(computing: Computing) -> None:
+    """TF32 on GPUs, in matrix products and convolutions, or none of it."""
+    exact = computing.precision == "fp32"
+    torch.set_float32_matmul_precision("highest" if exact else "high")
+    torch.backends.cudnn.allow_tf32 = not exact
+
+
+def _pass(network: nn.Module, looked: str, *batch: Tensor) -> Tensor:
+    # Hooks are part of a graph, but torch looks for changes only in what is used: other hooks,
+    # another graph.
+    if looked:
+        return cast(Tensor, network(*batch))
+    return cast(Tensor, network(*batch))
+
+
+@cache
+def _graphs() -> Callable[..., Tensor]:
+    """One function for all: torch finds the graph of an equal network again, whatever its weights,
+    for they are inputs. The network itself stays as it is, to be saved and sent elsewhere."""
+    return torch.compile(_pass, dynamic=False)
+
+
+def _compiled(network: nn.Module, looked: str, *batch: Tensor) -> Tensor:
+    with torch._dynamo.config.patch(recompile_limit=GRAPHS):
+        return _graphs()(network, looked, *batch)
+
+
+def _missing(device: torch.device) -> str:
+    """What torch.compile lacks on a device, in words; empty if nothing."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+    from torch.utils._triton import has_triton
+
+    if device.type == "cuda" and not has_triton():
+        return "Triton and a GPU that it knows"
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "a C++ compiler"
+    return ""
