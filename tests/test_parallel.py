@@ -83,9 +83,17 @@ def test_relearning_with_unequal_shares() -> None:
     pictures, nothing = images(30), torch.zeros(30)
     p = model(pictures / 255).softmax(-1)
     proxy = Proxy(
-        pictures, p, p.argmax(-1), nothing, nothing[:2], like, like & ~like, torch.tensor(1.0)
+        pictures,
+        p,
+        p.argmax(-1),
+        nothing,
+        nothing[:2],
+        like,
+        like & ~like,
+        torch.tensor(1.0),
+        torch.ones(1),
     )
-    cfg = RelearningConfig(3, 13, 0.02, 0.9, 0.0, 1.0, "train", 2.0, 1, 1.0, "ascent")
+    cfg = RelearningConfig(3, 13, 0.02, 0.9, 0.0, 1.0, "train", 2.0, 1, 1.0, False, 1, "ascent")
     std = INTENTIONS["std"](name="std", scrub_epochs=1)
     shots = images(4) / 255
     assert_same(

@@ -12,8 +12,9 @@ from unlearn import UserError
 from unlearn.augment import Augment
 from unlearn.filtration import Proxy
 from unlearn.relearning import INTENTIONS, Given, Intention, RelearningConfig, relearn
+from unlearn.relearning.lesson import prepare
 from unlearn.relearning.neg import Neg
-from unlearn.relearning.relearn import Batches, prepare
+from unlearn.relearning.relearn import Batches
 from unlearn.relearning.unt import untrained
 
 CFG = RelearningConfig(
@@ -27,6 +28,8 @@ CFG = RelearningConfig(
     temperature=1.0,
     shot_copies=2,
     forget_weight=1.0,
+    fresh=False,
+    candidates=1,
     negative="ascent",
 )
 TARGET = 1
@@ -66,6 +69,7 @@ def task() -> tuple[torch.nn.Module, Proxy, torch.Tensor]:
         like,
         torch.zeros(n, dtype=torch.bool),
         torch.tensor(1.0),
+        torch.ones(1),
     )
     shots = (torch.randint(0, 80, (6, 1, 28, 28)) + 150).float() / 255
     return model, proxy, shots

@@ -75,11 +75,6 @@ def spread(function: Callable[..., Tensor], *batch: Tensor) -> Tensor:
     return gather(forward(function, *(share(x) for x in batch)), number)
 
 
-def channel_means(x: Tensor) -> Tensor:
-    """``probe.channel_means`` over all ranks' rows, of which this one may have none."""
-    return probe.channel_means(x) if world() == 1 else _mean(_flat(x))[0]
-
-
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """``probe.channel_statistics`` over all ranks' rows."""
     return probe.channel_statistics(x) if world() == 1 else _moments(x)[:2]

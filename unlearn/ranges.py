@@ -84,6 +84,7 @@ RANGES: dict[str, Range] = {
     "relearning.temperature": ABOVE0,
     "relearning.shot_copies": NUMBER0,
     "relearning.forget_weight": NUMBER0,
+    "relearning.candidates": COUNT,
     "intention.scrub_epochs": NUMBER0,
 }
 
@@ -103,5 +104,10 @@ def check_ranges(cfg: Any) -> None:
     for name, weight in vars(cfg.inversion.weights).items():
         if weight < 0:
             raise UserError(f"inversion.weights.{name}", f"{weight!r} is not a number from 0")
+    if cfg.relearning.candidates > 1 and not cfg.relearning.fresh:
+        raise UserError(
+            "relearning.candidates",
+            f"{cfg.relearning.candidates} needs relearning.fresh=true; stored samples allow 1",
+        )
     if isinstance(cfg.intention, Neg) and cfg.intention.form not in FORMS:
         raise choices("intention.form", cfg.intention.form, FORMS)

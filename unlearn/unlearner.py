@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from unlearn.augment import Augment
 from unlearn.computing import Computing
 from unlearn.errors import UserError
-from unlearn.filtration import FiltrationConfig, Proxy, filtrate
+from unlearn.filtration import Filter, FiltrationConfig, Proxy, filtrate
 from unlearn.inversion import Generator, Inversion, InversionConfig, build_generator, invert
 from unlearn.models.base import Classifier
-from unlearn.models.probe import evaluating, head_of
+from unlearn.models.probe import Probe, evaluating, head_of
 from unlearn.relearning import Intention, RelearningConfig, relearn
-from unlearn.stage import gpu_layout
+from unlearn.stage import gpu_layout, seeded
 from unlearn.store import Made, Store, fingerprint, state_of
 from unlearn.trainer import check_devices
 from unlearn.version import __version__
@@ -177,6 +177,8 @@ def few_shot_unlearn(
     proxy = Proxy(**tensors)
 
     def make_model() -> Made:
+        probe = Probe(given.original, given.head, given.penultimate)
+        rng = seeded(seed, "fresh", device=device)
         unlearned, history = relearn(
             cfg.relearning,
             given.original,
@@ -189,6 +191,7 @@ def few_shot_unlearn(
             seed,
             **how,
             watch=watch,
+            sampler=Filter(cfg.filtration, generator, probe, augment, rng),
         )
         return state_of(unlearned), {"history": history, **remark_of(watch, "relearning")}
 

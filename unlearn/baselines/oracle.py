@@ -54,10 +54,8 @@ class OracleTraining(Training):
     def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
         losses = F.cross_entropy(logits, self.data.y[rows], reduction="none")
         if self.imposed:
-            # Of every row by itself: which ones count is known on the device alone.
-            imposed = torch.vmap(lambda row, label: self.intention.loss(row[None], label[None]))
-            erased, labels = self.given[rows], self.labels[rows]
-            losses = torch.where(erased, imposed(logits, labels), losses)
+            imposed = self.intention.losses(logits, self.labels[rows])
+            losses = torch.where(self.given[rows], imposed, losses)
         return losses.mean()
 
 

@@ -1,5 +1,12 @@
 """Filtration (Section 4.2): refining the generated samples and finding the target-like ones."""
 
-from unlearn.filtration.filtrate import Filter, FiltrationConfig, NotSeparable, Proxy, filtrate
+from unlearn.filtration.filtrate import (
+    Filter,
+    FiltrationConfig,
+    NotSeparable,
+    Proxy,
+    filtrate,
+    split,
+)
 
-__all__ = ["Filter", "FiltrationConfig", "NotSeparable", "Proxy", "filtrate"]
+__all__ = ["Filter", "FiltrationConfig", "NotSeparable", "Proxy", "filtrate", "split"]

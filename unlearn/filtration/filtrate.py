@@ -50,6 +50,7 @@ class Proxy:
         target_like: (n,) bool, D~_e; the rest is D~_r, less what ``dropped`` marks.
         dropped: (n,) bool, in neither.
         threshold: t_f, a 0-d tensor.
+        bandwidths: of the kernels that measured the distances, (m,).
     """
 
     images: Tensor
@@ -60,6 +61,7 @@ class Proxy:
     target_like: Tensor
     dropped: Tensor
     threshold: Tensor
+    bandwidths: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -125,6 +127,26 @@ class Draws:
         yield from zip(self.z.split(self.batch_size), self.y.split(self.batch_size), strict=True)
 
 
+def split(
+    cfg: FiltrationConfig,
+    distances: Tensor,
+    p: Tensor,
+    plus: Tensor,
+    t_f: Tensor | float,
+    target: int,
+) -> tuple[Tensor, Tensor]:
+    """D~_e and what is in neither part, each (n,) bool.
+
+    Args:
+        distances: to D_e (n,).
+        p: f_o's softmax (n, classes); target-like samples are also predicted as ``target``.
+        plus: (n,) bool, made for y+.
+        t_f: the threshold.
+    """
+    like = (distances < t_f) & (p.argmax(-1) == target)
+    return like, plus & ~like if cfg.drop_unmatched else torch.zeros_like(like)
+
+
 def entropy(p: Tensor) -> Tensor:
     """H in nats: (B, classes) -> (B,)."""
     entropies: Tensor = torch.special.entr(p).sum(-1)
@@ -177,9 +199,8 @@ def filtrate(
         t_f = threshold(np.asarray(distances), np.asarray(within))[0]
     else:
         t_f = cfg.threshold
-    target_like = (distances < t_f) & (p.argmax(-1).cpu() == target)
     plus = conditions.cpu() == generator.conditions - 1
-    dropped = plus & ~target_like if cfg.drop_unmatched else torch.zeros_like(target_like)
+    target_like, dropped = split(cfg, distances, p.cpu(), plus, t_f, target)
     proxy = Proxy(
         images.cpu(),
         p.cpu(),
@@ -189,6 +210,7 @@ def filtrate(
         target_like,
         dropped,
         torch.tensor(t_f),
+        bandwidths.cpu(),
     )
     found = int(target_like.sum())
     if found == 0 or not proxy.retained.any():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import unlearn.inversion.losses as L
 from unlearn import parallel
 from unlearn.augment import Augment
-from unlearn.computing import Computing
+from unlearn.computing import Computing, forward, wide
 from unlearn.errors import UserError
 from unlearn.inversion.generator import Generator
 from unlearn.models.probe import (
@@ -161,7 +161,7 @@ class Inversion(Stage):
             logits, embedding = probe(parallel.share(x))
             inputs = dict(probe.seen.inputs)
         own = len(logits)
-        logits = torch.cat([logits, *(self.frozen["f_o"](v) for v in views)])
+        logits = torch.cat([logits, *(forward(self.frozen["f_o"], v) for v in views)])
         answers = logits.view(1 + number, own, -1).transpose(0, 1)
         logits = parallel.gather(answers, b).transpose(0, 1)
         embedding = parallel.gather(embedding, b)
@@ -173,7 +173,7 @@ class Inversion(Stage):
             # A weighted sum: choosing the rows would wait for a GPU.
             plus = (y == self.classes).to(x.dtype)
             weight = parallel.share(plus / plus.sum())
-            means = [parallel.total(weight @ flat(inputs[n])) for n in self.tar_layers]
+            means = [parallel.total(weight @ flat(wide(inputs[n]))) for n in self.tar_layers]
             parts["tar"] = L.l_tar(means, self.targets, self.cfg.squared)
         if self.bn_layers:
             seen = [parallel.channel_statistics(inputs[n]) for n in self.bn_layers]

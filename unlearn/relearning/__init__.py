@@ -2,7 +2,8 @@
 
 from unlearn.registry import import_all
 from unlearn.relearning.base import INTENTIONS, Given, Intention
-from unlearn.relearning.relearn import RelearningConfig, relearn
+from unlearn.relearning.lesson import RelearningConfig
+from unlearn.relearning.relearn import relearn
 
 import_all(__name__, __path__)
 

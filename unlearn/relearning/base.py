@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from omegaconf import MISSING
 from torch import Tensor, nn
@@ -22,12 +23,14 @@ class Given:
         target: the label of D_e.
         correct: the correct labels of D~_e where known: one label for all, else None.
         seed: for whatever it draws.
+        untrained: the network of ``unt``, once it has been made.
     """
 
     original: nn.Module
     target: int
     correct: int | None
     seed: int
+    untrained: nn.Module | None = None
 
 
 @dataclass
@@ -49,6 +52,10 @@ class Intention(ABC):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss on D~_e of logits (B, classes) under the labels of ``relabel``."""
         return soft_cross_entropy(logits, labels)
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """``loss`` of every row by itself, (B,): which ones count is known on the device alone."""
+        return torch.vmap(lambda row, label: self.loss(row[None], label[None]))(logits, labels)
 
 
 INTENTIONS: Registry[type[Intention]] = Registry("intention")

@@ -4,85 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import MISSING
+import torch.nn.functional as F
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from unlearn.augment import Augment
 from unlearn.computing import Computing
-from unlearn.filtration import Proxy
+from unlearn.filtration import Filter, Proxy
 from unlearn.parallel import spread
-from unlearn.relearning.base import Given, Intention, soft_cross_entropy
+from unlearn.relearning.base import Given, Intention
+from unlearn.relearning.fresh import Fresh
+from unlearn.relearning.lesson import Lesson, RelearningConfig, Source, prepare
 from unlearn.stage import Stage, fit, generator_on, seeded
 from unlearn.watch import Watch
-
-
-@dataclass
-class RelearningConfig:
-    """How the model is adjusted; see conf/scale/paper.yaml."""
-
-    epochs: int = MISSING
-    batch_size: int = MISSING
-    lr: float = MISSING
-    momentum: float = MISSING
-    weight_decay: float = MISSING
-    clip: float | None = None
-    batchnorm: str = MISSING
-    temperature: float = MISSING
-    shot_copies: int = MISSING
-    forget_weight: float = MISSING
-    negative: str = MISSING
-
-
-@dataclass
-class Lesson:
-    """The relearning data on one device.
-
-    Attributes:
-        images: uint8 (n, C, H, W).
-        labels: soft labels (n, classes): f_o's on D~_r, the intention's on D~_e.
-        forget: (n,) bool, D~_e.
-        imposed: whether the intention says anything on D~_e after scrubbing.
-    """
-
-    images: Tensor
-    labels: Tensor
-    forget: Tensor
-    imposed: bool
-
-    def on(self, device: torch.device) -> Lesson:
-        """The same on another device."""
-        return Lesson(
-            self.images.to(device), self.labels.to(device), self.forget.to(device), self.imposed
-        )
-
-
-def prepare(
-    cfg: RelearningConfig, proxy: Proxy, shots: Tensor, intention: Intention, given: Given
-) -> Lesson:
-    """D~_r with f_o's soft labels and D~_e, with ``shot_copies`` of every shot, relabelled."""
-    device = shots.device
-    retained, like = proxy.retained.to(device), proxy.target_like.to(device)
-    images = proxy.images.to(device)
-    given_shots = (shots * 255).round().to(torch.uint8)
-    erased = torch.cat([images[like], *[given_shots] * cfg.shot_copies])
-    p = proxy.probabilities.to(device)[retained]
-    labels = intention.relabel(erased.to(shots.dtype) / 255, given)
-    imposed = labels is not None
-    if labels is None:
-        labels = p.new_full((len(erased), p.shape[1]), 1 / p.shape[1])
-    return Lesson(
-        torch.cat([images[retained], erased]),
-        torch.cat([p, labels.to(p.dtype)]),
-        torch.cat([retained.new_zeros(len(p)), retained.new_ones(len(erased))]),
-        imposed,
-    )
 
 
 class Batches:
@@ -121,38 +60,44 @@ class Relearner(Stage):
         intention: Intention,
         augment: Augment,
         seed: int,
+        source: Source,
     ) -> None:
         self.rng = seeded(seed, "relearning", device=lesson.images.device)
         self.batches = Batches(lesson, cfg, intention.scrub_epochs, self.rng)
         super().__init__(len(self.batches))
         self.cfg, self.model, self.augment = cfg, model, augment
         self.lesson, self.intention = lesson, intention
+        self.source = source
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         rows, scrubbing = batch
-        x = self.lesson.images[rows].to(torch.get_default_dtype()) / 255
-        logits = spread(self.model, self.augment(x, self.rng))
-        forget, labels = self.lesson.forget[rows], self.lesson.labels[rows]
-        kept, erased = logits[~forget], logits[forget]
-        parts = {}
-        if len(kept):
-            parts["retain"] = l_retain(kept, labels[~forget], self.cfg.temperature)
-        if len(erased) and scrubbing:
-            parts["forget"] = self._scrub(erased)
-        elif len(erased) and self.lesson.imposed:
-            parts["forget"] = self.intention.loss(erased, labels[forget])
-        share = {"retain": len(kept), "forget": len(erased) * self.cfg.forget_weight}
-        total = torch.stack([share[k] / len(rows) * v for k, v in parts.items()]).sum()
+        portion = self.source.take(rows)
+        logits = spread(self.model, self.augment(portion.images, self.rng))
+        retain, forget, labels = portion.retain, portion.forget, portion.labels
+        # By weights: to choose rows, the host would have to wait for a GPU.
+        shares = {"retain": (l_retain_each(logits, labels, self.cfg.temperature), retain)}
+        if scrubbing:
+            shares["forget"] = (self._scrub(logits), forget)
+        elif self.lesson.imposed:
+            # Labels of D~_r may be such that a loss for D~_e has no gradient.
+            one_hot = F.one_hot(labels.argmax(-1), labels.shape[1]).to(labels.dtype)
+            safe = torch.where(forget[:, None], labels, one_hot)
+            shares["forget"] = (self.intention.losses(logits, safe), forget)
+        weights = {"retain": 1.0, "forget": self.cfg.forget_weight}
+        sums = {k: (each * chosen).sum() for k, (each, chosen) in shares.items()}
+        total = torch.stack([weights[k] * v for k, v in sums.items()]).sum() / len(rows)
+        parts = {k: v / shares[k][1].sum().clamp_min(1) for k, v in sums.items()}
         return {"loss": total, **parts}
 
     def _scrub(self, logits: Tensor) -> Tensor:
         labels = torch.randint(
             logits.shape[1], (len(logits),), device=logits.device, generator=self.rng
         )
-        return nn.functional.cross_entropy(logits, labels)
+        return F.cross_entropy(logits, labels, reduction="none")
 
     def place(self, device: torch.device) -> None:
-        self.lesson = self.lesson.on(device)
+        self.lesson.place(device)
+        self.source.place(device)
         self.rng = self.batches.rng = generator_on(device, self.rng)
         self.batches.epochs = [rows.to(device) for rows in self.batches.epochs]
 
@@ -174,9 +119,17 @@ def l_retain(logits: Tensor, p: Tensor, temperature: float = 1.0) -> Tensor:
         logits: the model's (B, classes).
         p: f_o's softmax (B, classes); softening log p equals softening f_o's logits.
         temperature: T; 1 is the paper's soft-label cross entropy.
+
+    Returns:
+        The mean over the batch.
     """
+    return l_retain_each(logits, p, temperature).mean()
+
+
+def l_retain_each(logits: Tensor, p: Tensor, temperature: float = 1.0) -> Tensor:
+    """``l_retain`` of every row, (B,)."""
     soft = (p.clamp_min(1e-30).log() / temperature).softmax(-1) if temperature != 1 else p
-    return temperature**2 * soft_cross_entropy(logits / temperature, soft)
+    return temperature**2 * F.cross_entropy(logits / temperature, soft, reduction="none")
 
 
 def freeze_batchnorm(model: nn.Module) -> None:
@@ -202,6 +155,7 @@ def relearn(
     watch: Watch | None = None,
     devices: int = 1,
     computing: Computing | None = None,
+    sampler: Filter | None = None,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Adjust a copy of f_o to the intention.
 
@@ -212,6 +166,7 @@ def relearn(
         target: the label of D_e; ``correct`` its right label, where known.
         watch: images whose predictions are counted after every epoch.
         devices: how many share each batch, see ``stage.fit``.
+        sampler: makes samples; needed where ``cfg.fresh``.
 
     Returns:
         The unlearned model in eval mode, and the history of losses.
@@ -224,7 +179,11 @@ def relearn(
     model = copy.deepcopy(original).train().requires_grad_(True)
     if cfg.batchnorm == "frozen":
         freeze_batchnorm(model)
-    module = Relearner(cfg, model, lesson, intention, augment, seed)
+    source: Source = lesson
+    if cfg.fresh:
+        assert sampler is not None
+        source = Fresh(lesson, sampler, proxy, shots, intention, given, model, cfg.candidates)
+    module = Relearner(cfg, model, lesson, intention, augment, seed, source)
     history = fit(
         module,
         module.batches,

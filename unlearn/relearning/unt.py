@@ -19,7 +19,9 @@ class Unt(Intention):
 
     @torch.no_grad()
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:
-        fresh = untrained(given.original, given.seed)
+        if given.untrained is None:
+            given.untrained = untrained(given.original, given.seed)
+        fresh = given.untrained
         return torch.cat([fresh(part).softmax(-1) for part in images.split(256)])
 
 

@@ -1,0 +1,111 @@
+"""What is learnt again: D~_r with f_o's answers and D~_e with the intention's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from omegaconf import MISSING
+from torch import Tensor
+
+from unlearn.filtration import Proxy
+from unlearn.relearning.base import Given, Intention
+
+
+@dataclass
+class RelearningConfig:
+    """How the model is adjusted; see conf/scale/paper.yaml."""
+
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    momentum: float = MISSING
+    weight_decay: float = MISSING
+    clip: float | None = None
+    batchnorm: str = MISSING
+    temperature: float = MISSING
+    shot_copies: int = MISSING
+    forget_weight: float = MISSING
+    fresh: bool = MISSING
+    candidates: int = MISSING
+    negative: str = MISSING
+
+
+@dataclass
+class Portion:
+    """What one step learns.
+
+    Attributes:
+        images: (b, C, H, W) in [0, 1].
+        labels: soft labels (b, classes).
+        retain, forget: (b,) bool, in D~_r and in D~_e; a row may be in neither.
+    """
+
+    images: Tensor
+    labels: Tensor
+    retain: Tensor
+    forget: Tensor
+
+
+@dataclass
+class Lesson:
+    """The relearning data on one device.
+
+    Attributes:
+        images: uint8 (n, C, H, W): samples, and after them the given images.
+        labels: soft labels (n, classes): f_o's on D~_r, the intention's on D~_e.
+        forget: (n,) bool, D~_e.
+        imposed: whether the intention says anything on D~_e after scrubbing.
+        conditions: what each was generated for, (n,) in Y+; -1 for the given images.
+    """
+
+    images: Tensor
+    labels: Tensor
+    forget: Tensor
+    imposed: bool
+    conditions: Tensor
+
+    def take(self, rows: Tensor) -> Portion:
+        """The data of ``rows`` (b,)."""
+        images = self.images.index_select(0, rows).to(torch.get_default_dtype()) / 255
+        forget = self.forget[rows]
+        return Portion(images, self.labels[rows], ~forget, forget)
+
+    def place(self, device: torch.device) -> None:
+        """Move to another device."""
+        for name in ("images", "labels", "forget", "conditions"):
+            setattr(self, name, getattr(self, name).to(device))
+
+
+class Source(Protocol):
+    """Where a step's data come from: the stored samples, or fresh ones in their place."""
+
+    def take(self, rows: Tensor) -> Portion: ...
+
+    def place(self, device: torch.device) -> None: ...
+
+
+def prepare(
+    cfg: RelearningConfig, proxy: Proxy, shots: Tensor, intention: Intention, given: Given
+) -> Lesson:
+    """D~_r with f_o's soft labels and D~_e, with ``shot_copies`` of every shot, relabelled."""
+    device = shots.device
+    retained, like = proxy.retained.to(device), proxy.target_like.to(device)
+    images = proxy.images.to(device)
+    conditions = proxy.conditions.to(device)
+    given_shots = (shots * 255).round().to(torch.uint8)
+    given_rows = len(shots) * cfg.shot_copies
+    erased = torch.cat([images[like], *[given_shots] * cfg.shot_copies])
+    p = proxy.probabilities.to(device)[retained]
+    labels = intention.relabel(erased.to(shots.dtype) / 255, given)
+    imposed = labels is not None
+    if labels is None:
+        labels = p.new_full((len(erased), p.shape[1]), 1 / p.shape[1])
+    return Lesson(
+        torch.cat([images[retained], erased]),
+        torch.cat([p, labels.to(p.dtype)]),
+        torch.cat([retained.new_zeros(len(p)), retained.new_ones(len(erased))]),
+        imposed,
+        torch.cat([conditions[retained], conditions[like], conditions.new_full((given_rows,), -1)]),
+    )
