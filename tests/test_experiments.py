@@ -24,6 +24,8 @@ TABLES = {
     "fig1": 1,
     "fig3": 2,
     "fig4": 4,
+    "best": 20,
+    "switches": 24,
 }
 
 

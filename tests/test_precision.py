@@ -384,6 +384,31 @@ def test_no_step_waits_for_the_device(name: str, device: str, unwaited: Unwaited
     assert unwaited.steps >= 4
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("intention", "fresh"), [("neg", False), ("std", False), ("neg", True), ("unt", True)]
+)
+def test_no_step_of_ours_waits_for_the_device(
+    intention: str, fresh: bool, device: str, unwaited: Unwaited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On the CPU alone it looks at the values.
+    monkeypatch.setattr(
+        F, "one_hot", lambda y, n: (y[:, None] == torch.arange(n, device=y.device)).long()
+    )
+    chosen = tiny(steps=10)
+    relearning = replace(chosen.relearning, fresh=fresh, candidates=1 + fresh, epochs=4)
+    model = taught(small_net(), 1, 28, 28).to(device)
+    shots, labels = shots_of(1, 28, 28)
+    forget(
+        model,
+        shots.to(device),
+        labels.to(device),
+        intention,
+        settings=replace(chosen, relearning=relearning),
+    )
+    assert unwaited.steps >= 12
+
+
 class Logged(pl.loggers.logger.DummyLogger):
     """Remembers at which steps something was logged."""
 

@@ -313,6 +313,7 @@ def usage() -> str:
         "scale": "paper",
         "baseline": "none",
         "launcher": "basic",
+        "recipe": "paper",
     }
     tree = OmegaConf.structured(resolve([]))
     lines = [

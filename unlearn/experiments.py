@@ -72,8 +72,12 @@ class Table:
 
 
 def list_experiments() -> list[str]:
-    """Their names: tables, then figures."""
-    return sorted((p.stem for p in FOLDER.glob("*.yaml")), key=lambda n: (n.startswith("fig"), n))
+    """Their names: the paper's tables, its figures, then ours."""
+
+    def order(name: str) -> tuple[bool, bool, str]:
+        return not name.startswith(("table", "fig")), name.startswith("fig"), name
+
+    return sorted((p.stem for p in FOLDER.glob("*.yaml")), key=order)
 
 
 def load_table(name: str) -> Table:

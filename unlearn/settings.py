@@ -225,6 +225,10 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
         "networks, data and lengths",
         lambda: sorted(p.stem for p in (CONF / "scale").glob("*.yaml")),
     ),
+    "recipe": (
+        "switches beside the scale's settings",
+        lambda: sorted(p.stem for p in (CONF / "recipe").glob("*.yaml")),
+    ),
     "data": ("where the images come from", SOURCES.list),
     "data_dir": ("folder of the images", "a folder; also the environment variable UNLEARN_DATA"),
     "output_dir": ("folder of the results", "a folder"),

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -43,7 +43,7 @@ def fill(cell: Cell, scale: str, found: Found) -> Filled:
     name, and has nothing that sets another cell apart. Other settings may differ: then they are
     reported. Of several runs of a seed the one without such departures is taken, else the newest.
     """
-    said = dict(override.split("=", 1) for override in cell.overrides)
+    said = dict(override.split("=", 1) for override in spelt_out(cell.overrides))
     filled = Filled(cell)
 
     def candidate(run: Run) -> bool:
@@ -113,10 +113,24 @@ def variations() -> dict[str, list[Any]]:
     values: dict[str, list[Any]] = defaultdict(list)
     for name in list_experiments():
         for cell in load_table(name).cells():
-            for override in cell.overrides:
+            for override in spelt_out(cell.overrides):
                 key, text = override.split("=", 1)
                 values[setting(key)].append(OmegaConf.from_dotlist([f"is={text}"])["is"])
     return dict(values)
+
+
+def spelt_out(overrides: tuple[str, ...]) -> list[str]:
+    """Overrides with a recipe's own in its place."""
+    words: list[str] = []
+    for override in overrides:
+        key, value = override.split("=", 1)
+        if key == "recipe":
+            path = CONF / "recipe" / f"{value}.yaml"
+            sets = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
+            words += [f"{k}={json.dumps(v)}" for k, v in flat(sets).items()]
+        else:
+            words.append(override)
+    return words
 
 
 def setting(key: str) -> str:
