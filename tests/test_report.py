@@ -19,7 +19,7 @@ from unlearn.report.__main__ import main
 from unlearn.report.match import fill
 from unlearn.report.measures import EXTRAS, measure
 from unlearn.report.paper import Printed, paper_tables
-from unlearn.report.runs import find_runs
+from unlearn.report.runs import Found, Run, find_runs, flat
 from unlearn.report.sheet import Sheet, build
 from unlearn.report.text import difference, ours
 from unlearn.settings import relevant, resolve
@@ -267,6 +267,23 @@ def test_files_are_found_at_any_depth_and_once(runs: Runs, tmp_path: Path) -> No
     cell = load_table("table7").cells()[0]
     filled = fill(cell, "demo", found)
     assert (len(filled.runs), filled.left_out, filled.runs[0].seed) == (1, 1, None)
+
+
+def test_a_recipe_is_what_it_sets() -> None:
+    cells = {c.row: c for c in load_table("best").cells() if c.column == "7-MNIST"}
+    rows = ("Ours_neg (3%)", "Best_neg (3%)", "Ours_neg (1 image)", "Best_neg (1 image)")
+    found = Found(
+        [
+            Run(Path(row), {"seed": 0, "metrics": {}}, flat(json.loads(json.dumps(relevant(cfg)))))
+            for row in rows
+            for cfg in [resolve([*cells[row].overrides, "scale=paper"])]
+        ]
+    )
+    for row in rows:
+        filled = fill(cells[row], "paper", found)
+        assert [str(run.path) for run in filled.runs] == [row]
+        assert filled.left_out == 0
+        assert not filled.departures
 
 
 # --- numbers and marks

@@ -77,7 +77,7 @@ class Straightforward:
                 h = F.conv2d(h, layer.weight, layer.bias, padding=1)
             else:
                 h = layer(h)
-        return h
+        return h.sigmoid()
 
     def losses(self) -> dict[str, Tensor]:
         """Named losses of the next batch."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from unlearn.computing import wide
 
 
 class DoublingConv2d(nn.Conv2d):
@@ -55,20 +55,18 @@ class Generator(nn.Module):
         self.project = nn.Linear(z + conditions, 8 * width * height * self.columns)
         self.body = nn.Sequential(
             nn.BatchNorm2d(8 * width),
-            nn.Identity(),  # keeps the layers' names, by which weights were stored
             DoublingConv2d(8 * width, 4 * width),
             nn.BatchNorm2d(4 * width),
             nn.LeakyReLU(0.2),
-            nn.Identity(),
             DoublingConv2d(4 * width, 2 * width),
             nn.BatchNorm2d(2 * width),
             nn.LeakyReLU(0.2),
             nn.Conv2d(2 * width, channels, 3, 1, 1),
-            nn.Sigmoid(),
         )
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Noise (B, z) and conditions (B,) in Y+ -> images (B, C, H, W) in [0, 1]."""
         code = self.emphasis * F.one_hot(y, self.conditions).to(z.dtype)
         h = self.project(torch.cat([z, code], dim=1))
-        return cast(Tensor, self.body(h.view(len(z), -1, self.rows, self.columns)))
+        x = self.body(h.view(len(z), -1, self.rows, self.columns))
+        return torch.sigmoid(wide(x))  # bfloat16 has fewer than an image's 256 steps near 1
