@@ -148,6 +148,17 @@ def test_kl_is_the_divergence() -> None:
     torch.testing.assert_close(kl(p, logits), literal)
 
 
+def test_two_devices_learn_the_same() -> None:
+    made = []
+    for devices in (1, 2):
+        world = World("unt", scrub_epochs=1)
+        given = (world.model, world.proxy, world.shots, world.intention, TARGET, None, Augment(2))
+        cfg = replace(CFG, candidates=2)
+        made.append(relearn(cfg, *given, 0, sampler=world.sampler(), devices=devices))
+    for one, two in zip(made[0][1], made[1][1], strict=True):
+        assert one == pytest.approx(two, rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize("intention", ["cor", "neg", "std", "unt"])
 @pytest.mark.parametrize("candidates", [1, 2])
 def test_relearning_on_fresh_samples(intention: str, candidates: int) -> None:

@@ -22,6 +22,8 @@ ONLY = {
     "table4": ["scenario.digit=9"],
     "table5": ["shot=1.0,1img"],
     "fig3": ["scenario=7mnist"],
+    "best": ["scenario=7noisymnist"],
+    "switches": ["scenario=7noisymnist"],
 }
 SHOWN = {"fig1": ["confusing"], "fig3": ["filtration", "knee"]}
 FEWER = [x for x in CELL if "per_class" not in x]
