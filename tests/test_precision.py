@@ -227,6 +227,16 @@ def test_smaller_batches_are_not_compiled(counted: COUNTED) -> None:
     assert counter.op_count > 5
 
 
+def test_a_network_may_have_a_pass_of_another_size_for_another_purpose(counted: COUNTED) -> None:
+    """As inversion passes a batch, looked into, and then all its augmentations at once."""
+    counter, net = counted(), small_net()
+    with Passes(compiled=True).here():
+        for _ in range(2):
+            forward(net, torch.rand(8, 1, 28, 28), looked="embedding")
+            forward(net, torch.rand(32, 1, 28, 28))
+    assert counter.frame_count == 2
+
+
 def test_hooks_see_the_same_in_compiled_networks(counted: COUNTED) -> None:
     counter, looks = counted(), [("8", ("1", "4")), ("8", ("4",)), ("8", ())]
     for seed in range(2):

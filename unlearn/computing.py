@@ -72,14 +72,14 @@ class Passes:
     """The passes of one stage through its networks.
 
     Attributes:
-        sizes: rows of each network's first batch. An epoch's last, smaller one is not compiled:
-            it would take a graph of its own.
+        sizes: rows of the first batch of each network and purpose. An epoch's last, smaller one is
+            not compiled: it would take a graph of its own.
     """
 
     device: str = "cpu"
     dtype: torch.dtype | None = None
     compiled: bool = False
-    sizes: dict[int, int] = field(default_factory=dict)
+    sizes: dict[tuple[int, str], int] = field(default_factory=dict)
 
     @contextmanager
     def here(self) -> Iterator[None]:
@@ -91,9 +91,9 @@ class Passes:
         finally:
             _passes = before
 
-    def whole(self, network: Any, rows: int) -> bool:
-        """Whether a batch is as large as the network's first one."""
-        return self.sizes.setdefault(id(network), rows) == rows
+    def whole(self, network: Any, looked: str, rows: int) -> bool:
+        """Whether a batch is as large as the first one of the network, so looked into."""
+        return self.sizes.setdefault((id(network), looked), rows) == rows
 
 
 _passes = Passes()
@@ -109,8 +109,8 @@ def forward(network: Callable[..., Tensor], *batch: Tensor, looked: str = "") ->
         The answer, floats in the default type.
     """
     own = _passes
-    run = network
-    if own.compiled and isinstance(network, nn.Module) and own.whole(network, len(batch[0])):
+    run, rows = network, len(batch[0])
+    if own.compiled and isinstance(network, nn.Module) and own.whole(network, looked, rows):
         run = partial(_compiled, network, looked)
     if own.dtype is None:
         return run(*batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,8 @@ from typing import Any
 
 import torch
 from rich.table import Table
+
+from unlearn.store import write_text
 
 
 @dataclass
@@ -143,6 +144,4 @@ def write_json(path: Path, head: dict[str, Any], results: dict[str, list[Result]
     """Everything that was printed, whole or not at all."""
     content = head | {"benches": {k: [asdict(r) for r in v] for k, v in results.items()}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(scratch, path)
+    write_text(path, json.dumps(content, indent=1) + "\n")

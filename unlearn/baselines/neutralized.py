@@ -153,9 +153,8 @@ class Neutralized(Baseline):
         first = Neutralizing(self, self.scrub_epochs, model, d_e, access)
         per_epoch = len(first.batches) // self.scrub_epochs
         until = UntilChance(d_e, len(task.classes), per_epoch)
-        shown = access.fitting
-        history = fit(first, first.batches, device, callbacks=[until], **shown)
+        history = fit(first, first.batches, device, callbacks=[until], **access.fitting)
         second = Retraining(self, self.epochs, model.train(), d_r, access)
         second.original = access.original
-        history = history + fit(second, second.batches, device, **shown)
+        history = history + fit(second, second.batches, device, **access.fitting)
         return Outcome(model.eval(), history)

@@ -96,8 +96,7 @@ class Relearner(Stage):
         return F.cross_entropy(logits, labels, reduction="none")
 
     def place(self, device: torch.device) -> None:
-        self.lesson.place(device)
-        self.source.place(device)
+        self.source.place(device)  # and with it the lesson
         self.rng = self.batches.rng = generator_on(device, self.rng)
         self.batches.epochs = [rows.to(device) for rows in self.batches.epochs]
 
