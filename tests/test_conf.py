@@ -97,9 +97,8 @@ def test_cifar10_as_a_folder_runs(cli: Run, tmp_path: Path, scenario: str) -> No
 
 def test_full_mnist_runs_at_paper_scale_with_a_few_steps(cli: Run, full_mnist: Path) -> None:
     tiny = [x for x in TINY if x != "scale=demo"]
-    status, _out, err = cli(
-        *tiny, "per_class=300", *PAPER, f"data_dir={full_mnist}", "scenario=7mnist"
-    )
+    few = [*tiny, "per_class=300", *PAPER, f"data_dir={full_mnist}"]
+    status, _out, err = cli(*few, "scenario=7mnist")
     assert status == 0, err
 
 

@@ -160,6 +160,23 @@ def test_lesson_holds_soft_labels_and_the_shots(task) -> None:
     assert (lesson.labels[lesson.forget].argmax(-1) == TARGET).all()
 
 
+@pytest.mark.parametrize(("asked", "copies"), [(0, 0), (3, 3), (6, 6), (10, 6)])
+def test_copies_of_the_shots_never_outnumber_the_samples(task, asked: int, copies: int) -> None:
+    model, proxy, shots = task
+    neg = intention("neg", form="complementary", cutoff=10.0)
+    lesson = prepare(with_(shot_copies=asked), proxy, shots, neg, Given(model, TARGET, None, 0))
+    assert int((lesson.conditions == -1).sum()) == len(shots) * copies
+    assert int(lesson.forget.sum()) == 40 + len(shots) * copies
+
+
+def test_every_shot_enters_once_though_there_are_more_than_samples(task) -> None:
+    model, proxy, shots = task
+    neg = intention("neg", form="complementary", cutoff=10.0)
+    many = torch.cat([shots] * 9)
+    lesson = prepare(with_(shot_copies=2), proxy, many, neg, Given(model, TARGET, None, 0))
+    assert int((lesson.conditions == -1).sum()) == len(many)
+
+
 def test_dropped_samples_are_in_neither_part(task) -> None:
     model, proxy, shots = task
     proxy.dropped[50:60] = True

@@ -89,14 +89,18 @@ class Source(Protocol):
 def prepare(
     cfg: RelearningConfig, proxy: Proxy, shots: Tensor, intention: Intention, given: Given
 ) -> Lesson:
-    """D~_r with f_o's soft labels and D~_e, with ``shot_copies`` of every shot, relabelled."""
+    """D~_r with f_o's soft labels and D~_e, with copies of every shot, relabelled.
+
+    The copies are ``shot_copies``, or fewer where the shots would outnumber the samples of D~_e
+    (one of each at least): a proxy of D_e is what is learnt from, a few images steer it.
+    """
     device = shots.device
     retained, like = proxy.retained.to(device), proxy.target_like.to(device)
     images = proxy.images.to(device)
     conditions = proxy.conditions.to(device)
     given_shots = (shots * 255).round().to(torch.uint8)
-    given_rows = len(shots) * cfg.shot_copies
-    erased = torch.cat([images[like], *[given_shots] * cfg.shot_copies])
+    copies = min(cfg.shot_copies, max(1, int(like.sum()) // len(shots)))
+    erased = torch.cat([images[like], *[given_shots] * copies])
     p = proxy.probabilities.to(device)[retained]
     labels = intention.relabel(erased.to(shots.dtype) / 255, given)
     imposed = labels is not None
@@ -107,5 +111,5 @@ def prepare(
         torch.cat([p, labels.to(p.dtype)]),
         torch.cat([retained.new_zeros(len(p)), retained.new_ones(len(erased))]),
         imposed,
-        torch.cat([conditions[retained], conditions[like], conditions.new_full((given_rows,), -1)]),
+        torch.cat([conditions[retained], conditions[like], conditions.new_full((len(shots) * copies,), -1)]),
     )
