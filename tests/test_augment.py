@@ -71,6 +71,12 @@ def test_off_means_untouched_and_the_seed_decides(images: torch.Tensor) -> None:
     assert not torch.equal(one, Augment(4, 15, True)(images, seeded(8)))
 
 
+def test_bytes_give_what_numbers_give(images: torch.Tensor) -> None:
+    raw = (images * 255).to(torch.uint8)
+    for augment in (Augment(4, 15, True), Augment(2, 0, False), Augment(0, 0, True)):
+        assert torch.equal(augment(raw, seeded(3)), augment(raw.float() / 255, seeded(3)))
+
+
 def test_gradients_pass() -> None:
     x = torch.rand(3, 1, 8, 8, dtype=torch.float64, requires_grad=True)
     top, degrees = torch.tensor([0, 1, 4]), torch.tensor([5.0, -30.0, 12.0], dtype=torch.float64)

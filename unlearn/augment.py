@@ -1,7 +1,8 @@
 """Random augmentations of whole batches, on the batch's device, another draw for every image.
 
 Each ``apply`` function is deterministic and equals torchvision's per-image result; ``Augment``
-draws the parameters. Images are (B, C, H, W) in [0, 1] and stay differentiable.
+draws the parameters. Images are (B, C, H, W) in [0, 1] and stay differentiable; ``Augment`` takes
+uint8 ones too, which it crops as they are: a quarter of the bytes to move.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ def apply_crop(x: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
     """Zero-pad by ``padding`` and cut (H, W) again at ``top``, ``left`` (B,) in [0, 2 padding]."""
     b, c, h, w = x.shape
     padded = F.pad(x, (padding,) * 4)
-    if not x.requires_grad:
-        # Quicker, but its gradient would be as large as all the places together.
-        places = padded.unfold(2, h, 1).unfold(3, w, 1)
-        return places[torch.arange(b, device=x.device), :, top, left]
     rows = top[:, None] + torch.arange(h, device=x.device)
+    if not x.requires_grad:
+        # Whole rows at a time. Quicker, but the gradient of the overlapping runs would not be.
+        runs = padded.flatten().unfold(0, w, 1)
+        planes = torch.arange(b * c, device=x.device).view(b, c, 1) * padded[0, 0].numel()
+        starts = planes + (rows * padded.shape[-1] + left[:, None])[:, None]
+        return runs.index_select(0, starts.flatten()).view(b, c, h, w)
     columns = left[:, None] + torch.arange(w, device=x.device)
     index = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).view(b, 1, h * w)
     return padded.flatten(2).gather(2, index.expand(b, c, h * w)).view(b, c, h, w)
@@ -41,9 +44,10 @@ def apply_rotation(x: Tensor, degrees: Tensor, flip: Tensor | None = None) -> Te
         across = torch.where(flip[:, None, None], -across, across)
     down = ((2 * torch.arange(h, dtype=x.dtype, device=x.device) + 1) / h - 1)[:, None]
     # In pixels the inverse map is a plain rotation; grid units are scaled by the image's sides.
-    grid = x.new_empty(len(x), h, w, 2)
-    torch.add(cos * across, (-sin * h / w) * down, out=grid[..., 0])
-    torch.add((sin * w / h) * across, cos * down, out=grid[..., 1])
+    grid = x.new_empty(len(x), 2, h, w)
+    torch.add(cos * across, (-sin * h / w) * down, out=grid[:, 0])
+    torch.add((sin * w / h) * across, cos * down, out=grid[:, 1])
+    grid = grid.permute(0, 2, 3, 1)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
@@ -67,7 +71,10 @@ class Augment:
     flip: bool = False
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(B, C, H, W) -> the same shape; ``generator`` lives on ``x``'s device."""
+        """(B, C, H, W), uint8 or in [0, 1], -> the same shape in [0, 1].
+
+        ``generator`` lives on ``x``'s device.
+        """
         b = len(x)
 
         def uniform() -> Tensor:
@@ -77,6 +84,8 @@ class Augment:
             span = 2 * self.padding + 1
             top, left = (uniform() * span).long(), (uniform() * span).long()
             x = apply_crop(x, top, left, self.padding)
+        if x.dtype == torch.uint8:
+            x = x.to(torch.get_default_dtype()).div_(255)
         degrees = (uniform() * 2 - 1) * self.rotation if self.rotation else None
         flip = uniform() < 0.5 if self.flip else None
         if degrees is not None:

@@ -66,8 +66,8 @@ class Training(Stage):
         self.cfg, self.model, self.data, self.augment = cfg, model, data, augment
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        x = self.data.x.index_select(0, batch).to(torch.get_default_dtype()) / 255
-        return {"loss": self.loss(spread(self.model, self.augment(x, self.rng)), batch)}
+        x = self.augment(self.data.x.index_select(0, batch), self.rng)
+        return {"loss": self.loss(spread(self.model, x), batch)}
 
     def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Mean loss of logits (B, classes) on the images of ``rows`` (B,)."""

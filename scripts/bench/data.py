@@ -67,7 +67,7 @@ def _of(options: Options, channels: int) -> Result:
 
     def ours() -> None:
         for rows in ShuffledRows(number, BATCH, 1, rng):
-            AUGMENT(here.index_select(0, rows).float() / 255, rng)
+            AUGMENT(here.index_select(0, rows), rng)
 
     ways = {name: (lambda x=loader: usual(x)) for name, loader in loaders.items()}
     times = in_turns({**ways, "on the device, a batch at once": ours}, options.repeats, device)

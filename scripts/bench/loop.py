@@ -35,7 +35,7 @@ def plain(cfg: Config, network: Network, data: Images) -> float:
     rng = seeded(c.seed, "training", device=device)
     loss = torch.zeros(())
     for rows in ShuffledRows(len(data), c.batch_size, c.epochs, rng):
-        x = cfg.augment(data.x[rows].float() / 255, rng)
+        x = cfg.augment(data.x[rows], rng)
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), data.y[rows])
         loss.backward()

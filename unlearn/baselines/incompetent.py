@@ -62,7 +62,7 @@ class BadTeaching(Stage):
         self.augment = augment
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        x = self.augment(self.data.x[batch].to(torch.get_default_dtype()) / 255, self.rng)
+        x = self.augment(self.data.x[batch], self.rng)
         with torch.no_grad():
             good, bad = forward(self.competent, x), forward(self.incompetent, x)
         return {"loss": l_teachers(spread(self.model, x), good, bad, self.forget[batch])}

@@ -57,7 +57,7 @@ class _Step(Stage):
         self.augment: Augment = access.augment
 
     def images(self, rows: Tensor) -> Tensor:
-        return self.augment(self.data.x[rows].to(torch.get_default_dtype()) / 255, self.rng)
+        return self.augment(self.data.x[rows], self.rng)
 
     def place(self, device: torch.device) -> None:
         self.data = Images(self.data.x.to(device), self.data.y.to(device))
