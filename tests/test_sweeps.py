@@ -9,13 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from scripts import kill
 from tests.conftest import TINY
 from unlearn import pipeline
 from unlearn.cli import check_jobs, expand
 from unlearn.errors import UserError
+from unlearn.estimate import stage_seconds
 from unlearn.experiments import load_table
+from unlearn.scenarios import load_task
+from unlearn.settings import resolve
 
 Run = Callable[..., tuple[int, str, str]]
 # A table's own shots stay.
@@ -185,6 +189,21 @@ def test_the_plan_says_what_is_finished_and_runs_nothing(cli: Run, tmp_path: Pat
         (False, True),
     ]
     assert "3 jobs, 2 to do" in " ".join(out.split())
+
+
+def test_the_estimate_counts_what_fresh_samples_cost() -> None:
+    cfg = resolve(["scale=demo", "per_class=120", "inversion.batch_size=24", "model.width=4"])
+    task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
+    timed: dict[str, float] = {}
+
+    def relearning() -> float:
+        return stage_seconds(cfg, task, torch.device("cpu"), timed)["relearning"]
+
+    stored = relearning()
+    cfg.relearning.fresh = True  # a generated image, f_o's answer to it and to its augmented copy
+    assert relearning() == pytest.approx(2 * stored)
+    cfg.relearning.candidates = 2
+    assert relearning() == pytest.approx(stored * (1 + (2 * 3 + 2) / 3))
 
 
 def test_the_distance_to_an_oracle_that_came_later(cli: Run, tmp_path: Path) -> None:

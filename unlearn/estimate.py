@@ -21,6 +21,7 @@ from unlearn.store import hash_of
 # Images in a timed step on the CPU, where they are slow. A GPU's step of few costs no less than one
 # of many: there steps are of the real size.
 SAMPLE = 16
+FORWARD = 1 / 3  # of a training step: the backward pass costs about two forward ones
 
 
 def stage_seconds(
@@ -47,10 +48,18 @@ def stage_seconds(
     if key not in timed:
         timed[key] = _inversion_seconds(cfg, task, device)
     samples = cfg.filtration.per_condition * (len(task.classes) + 1)
-    return seconds | {
-        "inversion": timed[key],
-        "relearning": image * cfg.relearning.epochs * samples,
-    }
+    relearning = image * cfg.relearning.epochs * samples
+    return seconds | {"inversion": timed[key], "relearning": relearning * (1 + _fresh(cfg))}
+
+
+def _fresh(cfg: Config) -> float:
+    """What fresh samples cost, as a share of a training step's forward and backward passes."""
+    if not cfg.relearning.fresh:
+        return 0.0
+    candidates = cfg.relearning.candidates
+    # The generator, f_o on the sample and on each augmentation, the model that chooses.
+    passes = candidates * (2 + cfg.filtration.augmentations) + (candidates if candidates > 1 else 0)
+    return passes * FORWARD
 
 
 def _image_seconds(cfg: Config, task: Task, device: torch.device) -> float:

@@ -111,5 +111,11 @@ def prepare(
         torch.cat([p, labels.to(p.dtype)]),
         torch.cat([retained.new_zeros(len(p)), retained.new_ones(len(erased))]),
         imposed,
-        torch.cat([conditions[retained], conditions[like], conditions.new_full((len(shots) * copies,), -1)]),
+        torch.cat(
+            [
+                conditions[retained],
+                conditions[like],
+                conditions.new_full((len(shots) * copies,), -1),
+            ]
+        ),
     )
