@@ -51,9 +51,8 @@ class World:
         p, distances = logits.softmax(-1), mmd_to(seen.double(), near, bandwidths)
         t_f = distances[y == PLUS].max() + 0.01
         like = (distances < t_f) & (p.argmax(-1) == TARGET)
-        self.proxy = Proxy(
-            images, p, y, distances, distances[:5], like, like & ~like, t_f, bandwidths
-        )
+        none, no = like & ~like, torch.tensor(False)
+        self.proxy = Proxy(images, p, y, distances, distances[:5], like, none, t_f, bandwidths, no)
         values = {"form": "second", "cutoff": 9.0} if intention == "neg" else more
         self.intention: Intention = INTENTIONS[intention](name=intention, **values)  # type: ignore
         self.given = Given(self.model, TARGET, 3, 0)
@@ -112,6 +111,18 @@ def test_each_stored_sample_gives_way_to_another_of_its_condition() -> None:
     with torch.no_grad():
         answers = world.model(new.images[new.retain]).softmax(-1)
     torch.testing.assert_close(new.labels[new.retain], answers)
+
+
+def test_of_a_whole_class_fresh_samples_are_split_and_labelled_like_stored_ones() -> None:
+    world, rows = World(), torch.arange(60)
+    world.proxy.threshold = torch.tensor(0.0)  # none is near
+    assert not world.fresh().take(rows).forget.any()
+    world.proxy.whole = torch.tensor(True)
+    new = world.fresh().take(rows)
+    assert new.forget.any()
+    assert torch.equal(new.retain, ~new.forget)
+    assert (new.labels[new.retain][:, TARGET] == 0).all()
+    assert (new.labels[new.retain].sum(-1) - 1).abs().max() < 1e-5
 
 
 def test_what_is_not_refined_counts_for_nothing() -> None:

@@ -92,6 +92,7 @@ def test_relearning_with_unequal_shares() -> None:
         like & ~like,
         torch.tensor(1.0),
         torch.ones(1),
+        torch.tensor(False),
     )
     cfg = RelearningConfig(3, 13, 0.02, 0.9, 0.0, 1.0, "train", 2.0, 1, 1.0, False, 1, "ascent")
     std = INTENTIONS["std"](name="std", scrub_epochs=1)

@@ -70,6 +70,7 @@ def task() -> tuple[torch.nn.Module, Proxy, torch.Tensor]:
         torch.zeros(n, dtype=torch.bool),
         torch.tensor(1.0),
         torch.ones(1),
+        torch.tensor(False),
     )
     shots = (torch.randint(0, 80, (6, 1, 28, 28)) + 150).float() / 255
     return model, proxy, shots
@@ -158,6 +159,22 @@ def test_lesson_holds_soft_labels_and_the_shots(task) -> None:
     assert int(lesson.forget.sum()) == 40 + 12
     assert torch.equal(lesson.images[-6:], (shots * 255).round().to(torch.uint8))
     assert (lesson.labels[lesson.forget].argmax(-1) == TARGET).all()
+
+
+def test_a_whole_class_has_no_share_in_the_others_labels(task) -> None:
+    model, proxy, shots = task
+    neg, given = intention("neg", form="complementary", cutoff=10.0), Given(model, TARGET, None, 0)
+    proxy.whole = torch.tensor(True)
+    lesson = prepare(CFG, proxy, shots, neg, given)
+    labels, before = lesson.labels[~lesson.forget], proxy.probabilities[proxy.retained]
+    assert (before[:, TARGET] > 0).all()
+    assert (labels[:, TARGET] == 0).all()
+    torch.testing.assert_close(labels.sum(-1), torch.ones(len(labels)))
+    others = torch.arange(labels.shape[1]) != TARGET
+    torch.testing.assert_close(
+        labels[:, others], before[:, others] / before[:, others].sum(-1, keepdim=True)
+    )
+    assert (lesson.labels[lesson.forget].argmax(-1) == TARGET).all()  # as neg wants it
 
 
 @pytest.mark.parametrize(("asked", "copies"), [(0, 0), (3, 3), (6, 6), (10, 6)])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from unlearn.experiments import list_experiments, load_table
 from unlearn.report.__main__ import main
-from unlearn.report.match import fill
+from unlearn.report.match import departures, fill
 from unlearn.report.measures import EXTRAS, measure
 from unlearn.report.paper import Printed, paper_tables
 from unlearn.report.runs import Found, Run, find_runs, flat
@@ -284,6 +284,16 @@ def test_a_recipe_is_what_it_sets() -> None:
         assert [str(run.path) for run in filled.runs] == [row]
         assert filled.left_out == 0
         assert not filled.departures
+
+
+def test_a_setting_newer_than_a_run_departs_unless_it_is_off() -> None:
+    wanted = {"filtration.majority": None, "filtration.bandwidths": [1.0], "seed": 0}
+    old = Run(Path("old"), {}, {"filtration.bandwidths": [1.0], "seed": 3})
+    assert departures(old, wanted) == []
+    assert departures(old, wanted | {"filtration.majority": 0.8, "filtration.bandwidths": [2]}) == [
+        "filtration.bandwidths [1.0] (conf/: [2])",
+        "filtration.majority null (conf/: 0.8)",
+    ]
 
 
 # --- numbers and marks

@@ -127,6 +127,7 @@ def relearning(cfg: Config, scale: str, device: torch.device) -> Stage:
         torch.zeros_like(like),
         torch.tensor(0.0),
         torch.ones(1),
+        torch.tensor(False),
     )
     model = classifier(*NETWORKS[scale]).to(device)
     shots = images[:SHOTS].to(device).float() / 255

@@ -35,6 +35,7 @@ class FiltrationConfig:
     threshold: float | None = None
     shot_copies: int = MISSING
     drop_unmatched: bool = MISSING
+    whole_class_from: float | None = None
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Proxy:
         dropped: (n,) bool, in neither.
         threshold: t_f, a 0-d tensor.
         bandwidths: of the kernels that measured the distances, (m,).
+        whole: whether D_e was found to be the whole of its class, a 0-d bool tensor.
     """
 
     images: Tensor
@@ -62,6 +64,7 @@ class Proxy:
     dropped: Tensor
     threshold: Tensor
     bandwidths: Tensor
+    whole: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -134,6 +137,7 @@ def split(
     plus: Tensor,
     t_f: Tensor | float,
     target: int,
+    whole: Tensor | bool = False,
 ) -> tuple[Tensor, Tensor]:
     """D~_e and what is in neither part, each (n,) bool.
 
@@ -142,9 +146,21 @@ def split(
         p: f_o's softmax (n, classes); target-like samples are also predicted as ``target``.
         plus: (n,) bool, made for y+.
         t_f: the threshold.
+        whole: all that is predicted as ``target`` is target-like.
     """
-    like = (distances < t_f) & (p.argmax(-1) == target)
+    like = ((distances < t_f) | whole) & (p.argmax(-1) == target)
     return like, plus & ~like if cfg.drop_unmatched else torch.zeros_like(like)
+
+
+def is_whole(limit: float | None, like: Tensor, own: Tensor) -> Tensor:
+    """Whether D_e is the whole of its class, a 0-d bool tensor (ours).
+
+    It is where at least a share ``limit`` of the samples made for its label, ``own`` (n,) bool, not
+    for y+, is target-like, ``like`` (n,) bool. Of a subclass few are. None says never.
+    """
+    if limit is None or not own.any():
+        return like.new_tensor(False)
+    return like[own].double().mean() >= limit
 
 
 def entropy(p: Tensor) -> Tensor:
@@ -199,18 +215,22 @@ def filtrate(
         t_f = threshold(np.asarray(distances), np.asarray(within))[0]
     else:
         t_f = cfg.threshold
-    plus = conditions.cpu() == generator.conditions - 1
-    target_like, dropped = split(cfg, distances, p.cpu(), plus, t_f, target)
+    conditions = conditions.cpu()
+    plus = conditions == generator.conditions - 1
+    near = split(cfg, distances, p.cpu(), plus, t_f, target)[0]
+    whole = is_whole(cfg.whole_class_from, near, conditions == target)
+    target_like, dropped = split(cfg, distances, p.cpu(), plus, t_f, target, whole)
     proxy = Proxy(
         images.cpu(),
         p.cpu(),
-        conditions.cpu(),
+        conditions,
         distances.float(),
         within.float(),
         target_like,
         dropped,
         torch.tensor(t_f),
         bandwidths.cpu(),
+        whole,
     )
     found = int(target_like.sum())
     if found == 0 or not proxy.retained.any():

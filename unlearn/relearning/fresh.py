@@ -15,7 +15,7 @@ from unlearn.filtration import Filter, Proxy, split
 from unlearn.filtration.mmd import mmd_to
 from unlearn.models.probe import evaluating
 from unlearn.relearning.base import Given, Intention
-from unlearn.relearning.lesson import Lesson, Portion
+from unlearn.relearning.lesson import Lesson, Portion, without
 from unlearn.stage import generator_on
 
 
@@ -48,6 +48,7 @@ class Fresh:
         self.lesson, self.sampler, self.given, self.intention = lesson, sampler, given, intention
         self.model, self.candidates = model, candidates
         self.bandwidths, self.threshold = proxy.bandwidths, proxy.threshold
+        self.whole = bool(proxy.whole)
         with torch.no_grad(), sampler.probe:
             self.near = sampler.probe(shots)[1].double()
         self.place(shots.device)
@@ -96,7 +97,10 @@ class Fresh:
             conditions == generator.conditions - 1,
             self.threshold,
             self.given.target,
+            self.whole,
         )
+        if self.whole:
+            p = torch.where(like[:, None], p, without(p, self.given.target))
         x = images.to(torch.get_default_dtype()) / 255
         return Portion(x, p, refined & ~like & ~dropped, refined & like)
 

@@ -102,6 +102,8 @@ def prepare(
     copies = min(cfg.shot_copies, max(1, int(like.sum()) // len(shots)))
     erased = torch.cat([images[like], *[given_shots] * copies])
     p = proxy.probabilities.to(device)[retained]
+    if proxy.whole:
+        p = without(p, given.target)
     labels = intention.relabel(erased.to(shots.dtype) / 255, given)
     imposed = labels is not None
     if labels is None:
@@ -119,3 +121,13 @@ def prepare(
             ]
         ),
     )
+
+
+def without(p: Tensor, target: int) -> Tensor:
+    """Soft labels (n, classes) that give nothing to ``target``; the others share it.
+
+    What f_o gives to a class on images of others is enough to learn the class from (Hinton et al.
+    2015, Section 3): forgotten as a whole, it would come back.
+    """
+    others = p * (torch.arange(p.shape[-1], device=p.device) != target)
+    return others / others.sum(-1, keepdim=True).clamp_min(1e-30)

@@ -93,11 +93,18 @@ def fits(run: Run, wanted: dict[str, Any], sets: set[str]) -> bool:
 
 
 def departures(run: Run, wanted: dict[str, Any]) -> list[str]:
-    """Settings in which a run differs from a cell, in words."""
+    """Settings in which a run differs from a cell, in words.
+
+    A setting that one of them has not, since it is newer or gone, is none where the other has null.
+    """
     keys = sorted((run.settings.keys() | wanted.keys()) - {"seed", OBSERVING})
-    absent = "absent"
-    pairs = [(key, run.settings.get(key, absent), wanted.get(key, absent)) for key in keys]
-    return [f"{key} {a} (conf/: {b})" for key, a, b in pairs if a != b]
+    pairs = [(key, run.settings.get(key), wanted.get(key)) for key in keys]
+    return [f"{key} {in_words(a)} (conf/: {in_words(b)})" for key, a, b in pairs if a != b]
+
+
+def in_words(value: Any) -> str:
+    """A setting's value in words."""
+    return "null" if value is None else str(value)
 
 
 @cache
