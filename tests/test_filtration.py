@@ -13,7 +13,6 @@ from tests.conftest import small_net
 from unlearn import NotSeparable
 from unlearn.augment import Augment
 from unlearn.filtration import FiltrationConfig, filtrate
-from unlearn.filtration.filtrate import is_whole
 from unlearn.filtration.knee import knee, threshold
 from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
 from unlearn.inversion import Generator
@@ -119,6 +118,7 @@ CFG = FiltrationConfig(
     threshold=None,
     shot_copies=3,
     drop_unmatched=False,
+    whole_class=False,
 )
 
 
@@ -188,24 +188,13 @@ def test_refinement_keeps_only_sure_and_consistent_samples() -> None:
     assert 0 < int(ok.sum()) < 40
 
 
-def test_a_whole_class_is_known_by_the_samples_made_for_it() -> None:
-    own = torch.tensor([1, 1, 1, 1, 0, 0], dtype=torch.bool)
-    like = torch.tensor([1, 0, 0, 0, 1, 1], dtype=torch.bool)
-    assert not is_whole(None, like, own)
-    assert not is_whole(0.26, like, own)
-    assert is_whole(0.25, like, own)
-    assert not is_whole(0.0, like, own & ~own)
-
-
 def test_of_a_whole_class_all_that_is_called_so_is_target_like() -> None:
     generator, model, shots, target = parts()
     model[-1].bias.data[target] -= 0.45  # now some samples are called otherwise
     head, augment = head_of(model, shots), Augment(2)
     part, whole = (
-        filtrate(
-            replace(CFG, whole_class_from=w), generator, model, shots, target, augment, 0, head
-        )
-        for w in (None, 0.0)
+        filtrate(replace(CFG, whole_class=w), generator, model, shots, target, augment, 0, head)
+        for w in (False, True)
     )
     called = part.probabilities.argmax(-1) == target
     assert (called & ~part.target_like).any()

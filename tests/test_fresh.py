@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -71,14 +72,14 @@ class World:
             optimizer.step()
         return model.eval().requires_grad_(False)
 
-    def sampler(self, t_ent: float = 1.0) -> Filter:
-        cfg = replace(FILTRATION, t_ent=t_ent)
+    def sampler(self, **how: Any) -> Filter:
+        cfg = replace(FILTRATION, **how)
         return Filter(cfg, self.generator, self.probe, Augment(0, 0), seeded(0, "fresh"))
 
     def lesson(self) -> Lesson:
         return prepare(CFG, self.proxy, self.shots, self.intention, self.given)
 
-    def fresh(self, candidates: int = 1, model: nn.Module | None = None, **how: float) -> Fresh:
+    def fresh(self, candidates: int = 1, model: nn.Module | None = None, **how: Any) -> Fresh:
         return Fresh(
             self.lesson(),
             self.sampler(**how),
@@ -117,8 +118,7 @@ def test_of_a_whole_class_fresh_samples_are_split_and_labelled_like_stored_ones(
     world, rows = World(), torch.arange(60)
     world.proxy.threshold = torch.tensor(0.0)  # none is near
     assert not world.fresh().take(rows).forget.any()
-    world.proxy.whole = torch.tensor(True)
-    new = world.fresh().take(rows)
+    new = world.fresh(whole_class=True).take(rows)
     assert new.forget.any()
     assert torch.equal(new.retain, ~new.forget)
     assert (new.labels[new.retain][:, TARGET] == 0).all()

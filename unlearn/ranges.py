@@ -74,7 +74,6 @@ RANGES: dict[str, Range] = {
     ),
     "filtration.threshold": NUMBER0,
     "filtration.shot_copies": COUNT,
-    "filtration.whole_class_from": Range(lambda v: 0 <= v <= 1, "a number in [0, 1]"),
     "relearning.epochs": COUNT,
     "relearning.batch_size": COUNT,
     "relearning.lr": ABOVE0,

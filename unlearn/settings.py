@@ -105,6 +105,9 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "gpu_share", lambda jobs: min(1.0, torch.cuda.device_count() / jobs), replace=True
     )
+    OmegaConf.register_new_resolver(
+        "whole_class", lambda scenario: SCENARIOS[scenario].whole_class, replace=True
+    )
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="hydra/sweeper", name="table", node=TableConf)
@@ -295,6 +298,13 @@ def check(cfg: Config) -> None:
     cfg.scenario.check()
     if cfg.baseline is not None:
         cfg.baseline.check(cfg.scenario)
+    if cfg.filtration.whole_class and not cfg.scenario.whole_class:
+        able = [n for n in SCENARIOS if SCENARIOS[n].whole_class]
+        raise UserError(
+            "filtration.whole_class",
+            f"true needs a scenario that forgets a whole class: {', '.join(able)}; "
+            f"{cfg.scenario.name} allows false",
+        )
     needs = cfg.intention.needs_correct_label
     uses_intention = cfg.baseline is None or "intention" in cfg.baseline.uses
     if uses_intention and needs and not cfg.scenario.knows_correct:

@@ -35,7 +35,7 @@ class FiltrationConfig:
     threshold: float | None = None
     shot_copies: int = MISSING
     drop_unmatched: bool = MISSING
-    whole_class_from: float | None = None
+    whole_class: bool = MISSING
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Proxy:
         dropped: (n,) bool, in neither.
         threshold: t_f, a 0-d tensor.
         bandwidths: of the kernels that measured the distances, (m,).
-        whole: whether D_e was found to be the whole of its class, a 0-d bool tensor.
+        whole: whether D_e stands for the whole of its class, a 0-d bool tensor.
     """
 
     images: Tensor
@@ -137,7 +137,6 @@ def split(
     plus: Tensor,
     t_f: Tensor | float,
     target: int,
-    whole: Tensor | bool = False,
 ) -> tuple[Tensor, Tensor]:
     """D~_e and what is in neither part, each (n,) bool.
 
@@ -145,22 +144,12 @@ def split(
         distances: to D_e (n,).
         p: f_o's softmax (n, classes); target-like samples are also predicted as ``target``.
         plus: (n,) bool, made for y+.
-        t_f: the threshold.
-        whole: all that is predicted as ``target`` is target-like.
+        t_f: the threshold; for a whole class there is none.
     """
-    like = ((distances < t_f) | whole) & (p.argmax(-1) == target)
+    like = p.argmax(-1) == target
+    if not cfg.whole_class:
+        like &= distances < t_f
     return like, plus & ~like if cfg.drop_unmatched else torch.zeros_like(like)
-
-
-def is_whole(limit: float | None, like: Tensor, own: Tensor) -> Tensor:
-    """Whether D_e is the whole of its class, a 0-d bool tensor (ours).
-
-    It is where at least a share ``limit`` of the samples made for its label, ``own`` (n,) bool, not
-    for y+, is target-like, ``like`` (n,) bool. Of a subclass few are. None says never.
-    """
-    if limit is None or not own.any():
-        return like.new_tensor(False)
-    return like[own].double().mean() >= limit
 
 
 def entropy(p: Tensor) -> Tensor:
@@ -217,9 +206,7 @@ def filtrate(
         t_f = cfg.threshold
     conditions = conditions.cpu()
     plus = conditions == generator.conditions - 1
-    near = split(cfg, distances, p.cpu(), plus, t_f, target)[0]
-    whole = is_whole(cfg.whole_class_from, near, conditions == target)
-    target_like, dropped = split(cfg, distances, p.cpu(), plus, t_f, target, whole)
+    target_like, dropped = split(cfg, distances, p.cpu(), plus, t_f, target)
     proxy = Proxy(
         images.cpu(),
         p.cpu(),
@@ -230,7 +217,7 @@ def filtrate(
         dropped,
         torch.tensor(t_f),
         bandwidths.cpu(),
-        whole,
+        torch.tensor(cfg.whole_class),
     )
     found = int(target_like.sum())
     if found == 0 or not proxy.retained.any():

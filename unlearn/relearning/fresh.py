@@ -48,7 +48,6 @@ class Fresh:
         self.lesson, self.sampler, self.given, self.intention = lesson, sampler, given, intention
         self.model, self.candidates = model, candidates
         self.bandwidths, self.threshold = proxy.bandwidths, proxy.threshold
-        self.whole = bool(proxy.whole)
         with torch.no_grad(), sampler.probe:
             self.near = sampler.probe(shots)[1].double()
         self.place(shots.device)
@@ -97,9 +96,8 @@ class Fresh:
             conditions == generator.conditions - 1,
             self.threshold,
             self.given.target,
-            self.whole,
         )
-        if self.whole:
+        if sampler.cfg.whole_class:
             p = torch.where(like[:, None], p, without(p, self.given.target))
         x = images.to(torch.get_default_dtype()) / 255
         return Portion(x, p, refined & ~like & ~dropped, refined & like)
