@@ -11,10 +11,11 @@ from PIL import Image
 
 from tests.conftest import SHARED, TINY
 from tests.test_cli import PAPER
+from unlearn.errors import UserError
 from unlearn.ranges import RANGES
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
-from unlearn.settings import CONF, check, resolve
+from unlearn.settings import CONF, check, resolve, settings
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -37,6 +38,22 @@ def test_every_combination_composes(scale: str, scenario: str, intention: str) -
     assert (cfg.scale, cfg.scenario.name, cfg.intention.name) == (scale, scenario, intention)
     if intention != "cor" or scenario == "7noisymnist":
         check(cfg)
+
+
+def test_a_whole_class_is_what_the_scenario_forgets() -> None:
+    def told(*overrides: str) -> bool:
+        cfg = resolve(list(overrides))
+        check(cfg)
+        return cfg.filtration.whole_class
+
+    assert told("scale=demo", "scenario=class_mnist")
+    assert told("recipe=best", "scenario=truck_cifar10")
+    assert not told("scale=demo", "scenario=7mnist")
+    assert not told("recipe=best")
+    assert not told("scenario=class_mnist")  # the paper's method is not told
+    with pytest.raises(UserError, match=r"^filtration\.whole_class: true needs .*class_mnist"):
+        told("scenario=7mnist", "filtration.whole_class=true")
+    assert settings("paper", "filtration.whole_class=true").filtration.whole_class
 
 
 def test_the_paper_scale_is_the_papers() -> None:
