@@ -116,13 +116,18 @@ def composed(overrides: tuple[str, ...], scale: str) -> dict[str, Any]:
 
 @cache
 def variations() -> dict[str, list[Any]]:
-    """Every setting that some cell of some experiment sets, and the values it is set to."""
+    """Every setting that some cell of some experiment sets, and the values it is set to.
+
+    What a recipe takes from another setting is no value of its own.
+    """
     values: dict[str, list[Any]] = defaultdict(list)
     for name in list_experiments():
         for cell in load_table(name).cells():
             for override in spelt_out(cell.overrides):
                 key, text = override.split("=", 1)
-                values[setting(key)].append(OmegaConf.from_dotlist([f"is={text}"])["is"])
+                known = values[setting(key)]
+                if "${" not in text:
+                    known.append(OmegaConf.from_dotlist([f"is={text}"])["is"])
     return dict(values)
 
 
