@@ -25,7 +25,7 @@ TABLES = {
     "fig3": 2,
     "fig4": 4,
     "best": 20,
-    "switches": 42,
+    "switches": 56,
 }
 
 
