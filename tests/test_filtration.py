@@ -12,7 +12,7 @@ import torch
 from tests.conftest import small_net
 from unlearn import NotSeparable
 from unlearn.augment import Augment
-from unlearn.filtration import FiltrationConfig, filtrate
+from unlearn.filtration import FiltrationConfig, Proxy, filtrate
 from unlearn.filtration.knee import knee, threshold
 from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
 from unlearn.inversion import Generator
@@ -152,17 +152,22 @@ def test_filtrate_splits_and_refines(number: int) -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_one_shot_is_compared_with_its_copies_as_the_samples_are() -> None:
-    """... by the distance to it, however the copies lie to one another."""
+def test_one_shot_is_measured_so_that_its_copies_are_near() -> None:
+    """... by their distance to it, and by a kernel that is not narrower than they lie around it."""
     generator, model, shots, target = parts()
-    cfg = FiltrationConfig(**{**vars(CFG), "threshold": 2.1, "bandwidths": [0.01]})
-    with pytest.raises(NotSeparable) as found:  # at this threshold all are target-like
-        filtrate(cfg, generator, model, shots[:1], target, Augment(2), 0, head_of(model, shots))
-    proxy = found.value.proxy
-    assert proxy is not None
-    # At so small a bandwidth nothing is like anything: 2 (1 - k) is 2 for copies and samples alike.
-    torch.testing.assert_close(proxy.within, torch.full_like(proxy.within, 2))
-    assert proxy.distances.median() == pytest.approx(2)
+    head, augment = head_of(model, shots), Augment(2)
+
+    def measured(number: int, bandwidth: float) -> Proxy:
+        cfg = replace(CFG, threshold=0.8, bandwidths=[bandwidth])
+        return filtrate(cfg, generator, model, shots[:number], target, augment, 0, head)
+
+    narrow, median, wide = (measured(1, b) for b in (0.01, 1.0, 1.2))
+    assert torch.equal(narrow.distances, median.distances)
+    assert torch.equal(narrow.within, median.within)
+    assert median.within.median() < 1 < median.distances.max()
+    assert (wide.distances <= median.distances).all()
+    with pytest.raises(NotSeparable, match="none"):  # of three shots the given bandwidth is taken
+        measured(3, 0.01)
 
 
 def test_refinement_keeps_only_sure_and_consistent_samples() -> None:

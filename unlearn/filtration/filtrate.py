@@ -188,12 +188,14 @@ def filtrate(
     with probe:
         images, p, embedding, conditions = _sample(module, device)
         own = near = probe(shots)[1]
+        factors = torch.tensor(cfg.bandwidths, device=device, dtype=torch.float64)
         if len(shots) == 1:
-            # One shot has no spread of its own: its augmented copies stand in for it.
+            # One shot has no spread of its own: its augmented copies stand in for it. They lie
+            # around it at their median distance; a narrower kernel would see none of them.
             copies = augment(torch.cat([shots] * cfg.shot_copies), rng)
             own = torch.cat([near, probe(copies)[1]])
-    scale = median_bandwidth(own.double())
-    bandwidths = scale * torch.tensor(cfg.bandwidths, device=device, dtype=torch.float64)
+            factors = factors.clamp_min(1.0)
+    bandwidths = median_bandwidth(own.double()) * factors
     distances = mmd_to(embedding.double(), near.double(), bandwidths).cpu()
     if len(shots) > 1:
         within = leave_one_out(own.double(), bandwidths).cpu()
