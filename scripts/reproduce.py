@@ -5,7 +5,8 @@
 For a machine that is lent for minutes. Jobs run one after another in this process, those first that
 are finished soonest; one that would not fit into what is left gives way to one that does, and if
 none does, single stages are computed, which the store keeps. When the time is over the process ends
-within 5 seconds, the same on Ctrl-C and SIGTERM; the same command goes on from there.
+within 5 seconds, the same on Ctrl-C and SIGTERM; the same command goes on from there. Several
+processes share the work; each ends when all of it is done.
 
 Exit status: 0 all is finished; 1 what is not finished has failed; 2 bad input; 3 the budget ended
 first; 130 interrupted.

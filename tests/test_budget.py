@@ -231,16 +231,34 @@ def test_what_is_finished_is_handed_out_and_counts_elsewhere(
     assert not (tmp_path / "other").exists()
 
 
-def test_what_another_process_is_at_is_left_to_it(reproduce: Run, tmp_path: Path) -> None:
+def test_what_another_process_is_at_is_waited_for(reproduce: Run, tmp_path: Path) -> None:
+    """... to the end of the time; should it die before it is finished, the job is ours."""
     (ours,) = expand(["experiment=table3", *ONE[2:], f"output_dir={tmp_path / 'out'}"])
-    lock = run_lock(run_folder(resolve(ours)))
-    Path(lock.lock_file).parent.mkdir(parents=True)
+    held, ended = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        lock = run_lock(run_folder(resolve(ours)))
+        Path(lock.lock_file).parent.mkdir(parents=True)
+        with lock:
+            held.set()
+            ended.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    assert reproduce("--tables", "fig1", *ONE[2:])[0] == 0
     both = ["--tables", "table3", "fig1", *ONE[2:]]
-    with lock:
-        status, out, _ = reproduce(*both)
+    try:
+        status, out, _ = reproduce(*both, budget="8s")
         assert status == 3
         assert "1 of 2 wanted runs finished" in out
-    assert reproduce(*both)[0] == 0
+        timer = threading.Timer(2.0, ended.set)
+        timer.start()
+        assert reproduce(*both)[0] == 0
+        assert not timer.is_alive()
+    finally:
+        ended.set()
+        other.join()
 
 
 def test_nothing_is_left_to_do(reproduce: Run, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ MARGIN = 1.1
 GUESS = 3.0
 # Seconds of loading data and drawing pictures, before any job has shown them.
 AROUND = 2.0
+# Seconds between looks at what another process computes.
+LOOK = 0.5
 # Seconds after the end in which a step that cannot be interrupted may still end by itself.
 GRACE = 4.0
 # The store's stages that estimates know by another name.
@@ -174,15 +176,18 @@ class Work:
     _computed: bool = False
 
     def run(self) -> None:
-        """Do what fits, the job that is finished soonest first.
+        """Do what fits, the job that is finished soonest first; at last wait for other processes'.
 
         Raises:
             Ended: when the time is over; what is finished is in ``done`` and on the disk.
         """
         for job in self.jobs:
             self._see(job)
-        while (following := self._next()) is not None:
-            self._do(*following)
+        while True:
+            if (following := self._next()) is not None:
+                self._do(*following)
+            elif not self._wait():
+                return
 
     @property
     def open(self) -> list[Job]:
@@ -228,6 +233,15 @@ class Work:
             if (job := next(jobs, None)) is not None:
                 return job, must_fit
         return None
+
+    def _wait(self) -> bool:
+        """Let other processes go on; False if none is at a job. One that dies leaves it to us."""
+        taken = [j for j in self.open if j.taken]
+        if taken:
+            time.sleep(LOOK)
+        for job in taken:
+            self._see(job)
+        return bool(taken)
 
     def _do(self, job: Job, must_fit: bool) -> None:
         """Compute a job, as far as its stages fit."""
