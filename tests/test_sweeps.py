@@ -13,13 +13,15 @@ import torch
 
 from scripts import kill
 from tests.conftest import TINY
-from unlearn import pipeline
+from unlearn import estimate, pipeline
 from unlearn.cli import check_jobs, expand
 from unlearn.errors import UserError
 from unlearn.estimate import stage_seconds
 from unlearn.experiments import load_table
+from unlearn.plan import Estimates, stages
 from unlearn.scenarios import load_task
 from unlearn.settings import resolve
+from unlearn.version import __version__
 
 Run = Callable[..., tuple[int, str, str]]
 # A table's own shots stay.
@@ -189,6 +191,35 @@ def test_the_plan_says_what_is_finished_and_runs_nothing(cli: Run, tmp_path: Pat
         (False, True),
     ]
     assert "3 jobs, 2 to do" in " ".join(out.split())
+
+
+def test_what_a_finished_run_left_in_the_store_costs_nothing(cli: Run, tmp_path: Path) -> None:
+    ours = [*CELL, "shot=0.5", "intention=neg"]
+    path = Path(cli(*ours)[1].strip().splitlines()[-1])
+
+    def kept(*overrides: str) -> set[str]:
+        cfg = resolve([*ours, *overrides, f"output_dir={tmp_path / 'out'}"])
+        stored = Estimates([cfg]).stored
+        return {name for name, key in stages(cfg) if key in stored}
+
+    assert kept() == {"training", "inversion", "relearning"}
+    assert kept("relearning.temperature=3", "filtration.t_ent=0.6") == {"training", "inversion"}
+    assert kept("seed=5") == {"training"}
+    assert kept("training.epochs=7", "inversion.steps=7") == set()
+    path.write_text(path.read_text().replace(f'"{__version__}"', '"0.0.1"'))
+    assert kept() == set()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "share"),
+    [({16: 0.032, 128: 0.064}, 0.0005), ({16: 1.6}, 0.1)],  # quick; slow, the real size untried
+)
+def test_the_estimate_times_steps_of_the_real_size_if_quick(
+    seconds: dict[int, float], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "_timed", lambda step, device: seconds[step()])
+    found = estimate._share(lambda number: lambda: number, 16, 128, torch.device("cpu"))
+    assert found == pytest.approx(share)
 
 
 def test_the_estimate_counts_what_fresh_samples_cost() -> None:

@@ -181,6 +181,7 @@ class Work:
         Raises:
             Ended: when the time is over; what is finished is in ``done`` and on the disk.
         """
+        self._paid |= self.estimates.stored
         for job in self.jobs:
             self._see(job)
         while True:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from torch import nn
@@ -18,9 +17,10 @@ from unlearn.settings import Config
 from unlearn.stage import gpu_layout
 from unlearn.store import hash_of
 
-# Images in a timed step on the CPU, where they are slow. A GPU's step of few costs no less than one
-# of many: there steps are of the real size.
+# Images in a timed step, and seconds: where a step of the real size would not take longer, it is
+# timed, since one of few images costs more than its share.
 SAMPLE = 16
+QUICK = 1.0
 FORWARD = 1 / 3  # of a training step: the backward pass costs about two forward ones
 
 
@@ -65,24 +65,42 @@ def _fresh(cfg: Config) -> float:
 def _image_seconds(cfg: Config, task: Task, device: torch.device) -> float:
     """Seconds of an image's part in a training step."""
     model = _model(cfg, task, device)
-    sample = SAMPLE if device.type == "cpu" else cfg.training.batch_size
-    x = task.train.x[:sample].to(device).float() / 255
-    y = task.train.y[:sample].to(device)
-    return _timed(lambda: nn.functional.cross_entropy(model(x), y).backward(), device) / len(x)
+
+    def step(number: int) -> Callable[[], None]:
+        x, y = task.train.x[:number].to(device).float() / 255, task.train.y[:number].to(device)
+        return lambda: nn.functional.cross_entropy(model(x), y).backward()
+
+    return _share(step, SAMPLE, min(cfg.training.batch_size, len(task.train)), device)
 
 
 def _inversion_seconds(cfg: Config, task: Task, device: torch.device) -> float:
     """Seconds of all the inversion's steps."""
     model, classes = _model(cfg, task, device).eval().requires_grad_(False), len(task.classes)
     x = task.train.x[:SAMPLE].to(device).float() / 255
-    small = copy.deepcopy(cfg.inversion)
-    if device.type == "cpu":
-        small.batch_size = max(SAMPLE, classes + 1)
-    generator = gpu_layout(build_generator(small, classes, task.shape, 0).to(device))
-    inversion = Inversion(small, generator, model, x, 0, classes, cfg.augment, 0, head_of(model, x))
-    with inversion.probe:
-        step = _timed(lambda: inversion.losses(0)["loss"].backward(), device)
-    return step * cfg.inversion.steps * cfg.inversion.batch_size / small.batch_size
+    head = head_of(model, x)
+
+    def step(number: int) -> Callable[[], None]:
+        small = replace(cfg.inversion, batch_size=number)
+        generator = gpu_layout(build_generator(small, classes, task.shape, 0).to(device))
+        module = Inversion(small, generator, model, x, 0, classes, cfg.augment, 0, head)
+
+        def run() -> None:
+            with module.probe:
+                module.losses(0)["loss"].backward()
+
+        return run
+
+    c = cfg.inversion
+    few = min(max(SAMPLE, classes + 1), c.batch_size)  # every condition needs one
+    return c.steps * c.batch_size * _share(step, few, c.batch_size, device)
+
+
+def _share(
+    step: Callable[[int], Callable[[], None]], few: int, size: int, device: torch.device
+) -> float:
+    """Seconds of an image's part in a step of ``size`` images, told from one of ``few`` if slow."""
+    seconds = _timed(step(few), device) / few
+    return _timed(step(size), device) / size if seconds * size <= QUICK else seconds
 
 
 def _model(cfg: Config, task: Task, device: torch.device) -> Classifier:

@@ -14,9 +14,10 @@ from unlearn.data import SOURCES
 from unlearn.estimate import in_words, stage_seconds
 from unlearn.machine import pick_device
 from unlearn.runs import config_hash, finished, run_folder
-from unlearn.scenarios import Task, load_task
+from unlearn.scenarios import SCENARIOS, Task, load_task
 from unlearn.settings import Config, relevant
 from unlearn.store import hash_of
+from unlearn.version import __version__
 
 Costs = dict[str, float]
 Stages = list[tuple[str, str]]
@@ -25,7 +26,7 @@ Stages = list[tuple[str, str]]
 def plan(jobs: list[str], configs: list[Config]) -> Table:
     """The jobs as a table. Stages that several jobs share are counted once."""
     estimates = Estimates(configs)
-    paid: set[str] = set()
+    paid = set(estimates.stored)
     table = Table("job", "state", "about", title="nothing is run: --dry-run")
     total, to_do, unknown = 0.0, 0, 0
     seen: set[Path] = set()
@@ -66,15 +67,21 @@ def own_seconds(stages: Stages, costs: Costs, paid: Container[str]) -> float:
 def stages(cfg: Config) -> Stages:
     """The stages of a run with what tells them apart from other runs', in place of their keys in
     the store, which only the data can tell."""
-    values = relevant(cfg)
+    return stages_of(relevant(cfg))
+
+
+def stages_of(values: dict[str, Any]) -> Stages:
+    """``stages`` of a run with these settings."""
+    scenario = values["scenario"]["name"]
     # Scenarios on the same labels share their original.
-    labels = cfg.scenario.name if cfg.scenario.knows_correct else ""
+    labels = scenario if SCENARIOS[scenario].knows_correct else ""
     shared = ("data", "image_size", "per_class", "model", "training", "augment")
     computing = ("precision", "compile")
     original = hash_of([labels, {k: values[k] for k in (*shared, *computing)}])
-    if cfg.baseline is not None:
-        return [("training", original), (cfg.baseline.name, hash_of(values))]
-    inversion = hash_of([{k: v for k, v in values.items() if k not in ("intention", "relearning")}])
+    if values["baseline"] is not None:
+        return [("training", original), (values["baseline"]["name"], hash_of(values))]
+    later = ("intention", "filtration", "relearning")
+    inversion = hash_of({k: v for k, v in values.items() if k not in later})
     return [("training", original), ("inversion", inversion), ("relearning", hash_of(values))]
 
 
@@ -84,9 +91,13 @@ class Estimates:
     Args:
         configs: jobs, whose output folders are searched.
         elsewhere: more folders of metrics files.
+
+    Attributes:
+        stored: stages of runs that are finished in the output folders, so that the store has them.
     """
 
     def __init__(self, configs: Sequence[Config], elsewhere: Iterable[Path] = ()) -> None:
+        self.stored: set[str] = set()
         self.measured: dict[str, Costs] = {}
         self._timed: dict[str, Costs] = {}
         self._steps: dict[str, float] = {}
@@ -95,7 +106,11 @@ class Estimates:
         for folder in (*elsewhere, *roots):
             for path in sorted(folder.rglob("*.json")):
                 try:
-                    self.learn(json.loads(path.read_text()))
+                    metrics = json.loads(path.read_text())
+                    self.learn(metrics)
+                    same = metrics["versions"]["few-shot-unlearning"] == __version__
+                    if same and folder in roots:
+                        self.stored |= {key for _, key in stages_of(metrics["config"])}
                 except (OSError, ValueError, KeyError, TypeError):
                     continue  # not a run of this version
 
