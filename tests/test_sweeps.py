@@ -193,6 +193,15 @@ def test_the_plan_says_what_is_finished_and_runs_nothing(cli: Run, tmp_path: Pat
     assert "3 jobs, 2 to do" in " ".join(out.split())
 
 
+def test_the_plan_times_steps_with_a_jobs_threads(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    monkeypatch.setattr("unlearn.cli.share_threads", lambda *a: given.append(a))
+    assert cli("-m", *CELL, "baseline=original", "threads=1", "--dry-run")[0] == 0
+    assert given == [(1, 1)]
+
+
 def test_what_a_finished_run_left_in_the_store_costs_nothing(cli: Run, tmp_path: Path) -> None:
     ours = [*CELL, "shot=0.5", "intention=neg"]
     path = Path(cli(*ours)[1].strip().splitlines()[-1])

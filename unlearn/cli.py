@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if dry:
             from unlearn.plan import plan
 
+            share_threads(configs[0].threads, configs[0].jobs)
             screen = Console()
             screen.print(plan(in_short(jobs), configs), width=None if screen.is_terminal else 160)
             return 0
