@@ -18,12 +18,13 @@ from rich.console import Console
 
 from unlearn.machine import hardware
 
-from . import data, fisher, growth, inversion, loop, several, stages
+from . import computing, data, fisher, growth, inversion, loop, several, stages
 from .measure import Options, Result, in_words, write_json
 
 BENCHES: dict[str, Callable[[Options], list[Result]]] = {
     "data": data.bench,
     "inversion": inversion.bench,
+    "computing": computing.bench,
     "loop": loop.bench,
     "several": several.bench,
     "stages": stages.bench,
@@ -54,7 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
         "python": platform.python_version(),
     }
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*DataLoader will create.*")
+    for expected in ("DataLoader will create", "dynamo_pgo force disabled"):
+        warnings.filterwarnings("ignore", message=f".*{expected}.*")
     console = Console(width=150)
     console.print(" · ".join(f"{k} {v}" for k, v in head.items()))
     results: dict[str, list[Result]] = {}

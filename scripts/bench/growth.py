@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from .measure import Cell, Options, Result, in_turns, seconds_of, spread_of
 from .stages import filtration
-from .subjects import NETWORKS, inversion_of, settings
+from .subjects import NETWORKS, computing_of, inversion_of, settings, step_of
 
 SAMPLES = {"tiny": [1, 2], "demo": [25, 100, 400], "paper": [125, 500, 2000]}
 SHOTS = {"tiny": [1, 3], "demo": [1, 30, 300], "paper": [1, 30, 300, 3000]}
@@ -55,14 +53,7 @@ def _steps(options: Options, what: str, numbers: list[int]) -> Result:
 
         module = make()
         start[str(number)] = [seconds_of(make, options.device) for _ in range(2)]
-        optimizer = torch.optim.Adam(module.generator.parameters())
-
-        def step(module=module, optimizer=optimizer) -> None:  # type: ignore[no-untyped-def]
-            optimizer.zero_grad()
-            module.losses(0)["loss"].backward()
-            optimizer.step()
-
-        ways[str(number)] = step
+        ways[str(number)] = step_of(module, 0, computing_of(cfg), options.device)
     times = in_turns(ways, options.repeats, options.device)
     rows: list[dict[str, Cell]] = [
         {

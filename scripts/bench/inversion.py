@@ -17,7 +17,7 @@ from unlearn.settings import Config
 from unlearn.stage import seeded
 
 from .measure import Options, Result, against_the_first, in_turns
-from .subjects import NETWORKS, Network, inversion_of, settings
+from .subjects import NETWORKS, Network, computing_of, inversion_of, settings, step_of
 
 # By scale: network, and what differs from the scale's settings.
 CASES: dict[str, list[tuple[Network, list[str]]]] = {
@@ -148,20 +148,7 @@ def _of(options: Options, network: Network, changes: list[str]) -> Result:
     inversion, generator, shots = inversion_of(cfg, options.device, network)
     generator.train()
     usual = Straightforward(cfg, inversion, generator, shots)
-    optimizer = torch.optim.Adam(
-        generator.parameters(),
-        lr=cfg.inversion.lr,
-        betas=(cfg.inversion.betas[0], cfg.inversion.betas[1]),
-        weight_decay=cfg.inversion.weight_decay,
-    )
-
-    def ours() -> dict[str, Tensor]:
-        optimizer.zero_grad()
-        losses = inversion.losses(0)
-        losses["loss"].backward()
-        optimizer.step()
-        return losses
-
+    ours = step_of(inversion, 0, computing_of(cfg), options.device)
     slow, fast = usual.step(), ours()
     difference = max(
         float((slow[k] - v).detach().abs() / slow[k].detach().abs()) for k, v in fast.items()

@@ -11,7 +11,7 @@ from torch import multiprocessing
 from unlearn.inversion.invert import invert
 
 from .measure import Options, Result, ratios, spread_of, wait_for
-from .subjects import NETWORKS, inversion_of, settings
+from .subjects import NETWORKS, computing_of, inversion_of, settings
 
 SEEDS = {"tiny": 2, "demo": 2, "paper": 4}
 STEPS = {"tiny": 2, "demo": 10, "paper": 100}
@@ -21,7 +21,7 @@ def one(scale: str, device: torch.device, seed: int) -> float:
     """A few steps of one seed's inversion; the last loss."""
     cfg = settings(scale, f"inversion.steps={STEPS[scale]}")
     inversion = inversion_of(cfg, device, NETWORKS[scale], seed=seed)[0]
-    loss = invert(inversion, device)[-1]["loss"]
+    loss = invert(inversion, device, computing=computing_of(cfg))[-1]["loss"]
     wait_for(device)
     return loss
 

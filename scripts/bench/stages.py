@@ -33,6 +33,7 @@ from .subjects import (
     SHOTS,
     TARGET,
     classifier,
+    computing_of,
     inversion_of,
     random_images,
     settings,
@@ -77,7 +78,8 @@ def training(cfg: Config, scale: str, device: torch.device) -> Stage:
     data, model = Images(x, torch.arange(len(x)) % CLASSES), classifier(*NETWORKS[scale])
 
     def run(callbacks: list[pl.Callback]) -> None:
-        train(c, model, data, cfg.augment, device, callbacks)
+        how = computing_of(cfg)
+        train(c, model, data, cfg.augment, device, callbacks, computing=how)
 
     return Stage(run, c.batch_size, configured)
 
@@ -88,7 +90,7 @@ def inversion(cfg: Config, scale: str, device: torch.device) -> Stage:
     module = inversion_of(cfg, device, NETWORKS[scale])[0]
 
     def run(callbacks: list[pl.Callback]) -> None:
-        invert(module, device, callbacks)
+        invert(module, device, callbacks, computing=computing_of(cfg))
 
     return Stage(run, cfg.inversion.batch_size, configured)
 
@@ -134,7 +136,9 @@ def relearning(cfg: Config, scale: str, device: torch.device) -> Stage:
     neg = Neg("neg", 0, form=c.negative, cutoff=1.0)
 
     def run(callbacks: list[pl.Callback]) -> None:
-        relearn(c, model, proxy, shots, neg, TARGET, None, cfg.augment, 0, callbacks)
+        how = computing_of(cfg)
+        given = (c, model, proxy, shots, neg, TARGET, None, cfg.augment, 0, callbacks)
+        relearn(*given, computing=how)
 
     return Stage(run, c.batch_size, configured)
 

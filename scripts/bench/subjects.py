@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from unlearn.computing import Computing, tensor_cores
 from unlearn.inversion.generator import Generator
 from unlearn.inversion.invert import Inversion, build_generator
 from unlearn.models import ModelConfig, build
 from unlearn.models.probe import head_of
 from unlearn.settings import Config, resolve
-from unlearn.stage import gpu_layout, seeded, seeded_init
+from unlearn.stage import Stage, gpu_layout, seeded, seeded_init
 
 CLASSES, TARGET, SHOTS = 10, 7, 30
 Network = tuple[str, int, tuple[int, int, int]]
@@ -100,3 +104,28 @@ def inversion_of(
         head_of(model, images),
     )
     return inversion, generator, images
+
+
+def computing_of(cfg: Config) -> Computing:
+    """How a run with these settings computes."""
+    return Computing(cfg.precision, cfg.compile)
+
+
+def step_of(
+    stage: Stage, batch: object, computing: Computing, device: torch.device
+) -> Callable[[], dict[str, Tensor]]:
+    """A stage's step on a batch, as ``fit`` takes it, without Lightning; gives its losses."""
+    made: Any = stage.to(device).configure_optimizers()
+    optimizer = made["optimizer"] if isinstance(made, dict) else made
+    passes = computing.passes(device, stage.steps)
+
+    def step() -> dict[str, Tensor]:
+        optimizer.zero_grad()
+        with tensor_cores(computing, device):
+            with passes.here():
+                losses = stage.losses(batch)
+            losses["loss"].backward()
+            optimizer.step()
+        return losses
+
+    return step
