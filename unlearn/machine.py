@@ -62,7 +62,8 @@ def hardware(device: torch.device) -> str:
         if line.startswith("model name")
     ]
     name = names[0] if names else platform.processor() or platform.machine()
-    return f"CPU, {torch.get_num_threads()} threads of {name}"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''} of {name}"
 
 
 def _read(path: str) -> str:
