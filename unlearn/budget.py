@@ -240,7 +240,7 @@ class Work:
         taken = [j for j in self.open if j.taken]
         if taken:
             time.sleep(LOOK)
-        for job in taken:
+        for job in self.open:  # one may have been finished just before it was looked at
             self._see(job)
         return bool(taken)
 
