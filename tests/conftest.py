@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from scripts.kill import TINY as TINY
+from tests.standin import GPU, install
 
 SHARED = Path(os.environ.get("UNLEARN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -38,6 +39,16 @@ def cli(
         return status, out, err
 
     return run
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """A GPU, or where there is none what stands in for it."""
+    if torch.cuda.is_available():
+        yield GPU
+    else:
+        with install(monkeypatch):
+            yield GPU
 
 
 def small_net(channels: int = 1, classes: int = 4, norm: bool = True, seed: int = 0) -> nn.Module:

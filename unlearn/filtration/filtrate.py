@@ -223,12 +223,14 @@ def filtrate(
     )
     found = int(target_like.sum())
     if found == 0 or not proxy.retained.any():
+        called = int((proxy.probabilities.argmax(-1) == target).sum())
         raise NotSeparable(
             "filtration",
             f"{'none' if found == 0 else 'all'} of {len(distances)} samples are target-like at "
             f"threshold {t_f:.4g} (their distances: {distances.min():.4g} to "
-            f"{distances.max():.4g}); look at the sample grid and the knee plot, then set "
-            "filtration.threshold, or train the generator longer (inversion.steps)",
+            f"{distances.max():.4g}; the model calls {called} by the label); look at the sample "
+            "grid and the knee plot, then set filtration.threshold, or train the generator longer "
+            "(inversion.steps)",
             proxy,
         )
     return proxy
