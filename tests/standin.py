@@ -1,9 +1,9 @@
 """A GPU where there is none: tensors that say they are on ``cuda:0``, hold others that the CPU
 computes with, and refuse, as a GPU's do, to be mixed with the CPU's.
 
-It finds what a machine without a GPU would not: a tensor or generator left behind, and, where
-``torch.cuda.set_sync_debug_mode("error")`` is asked for, what the host waits for. It says nothing
-about speed, memory, rounding or TF32, and in autocast nothing changes.
+It finds what a machine without a GPU would not: a tensor or generator left behind, and, if torch
+is asked to refuse it, what the host waits for and what a GPU gives other numbers for each time. It
+says nothing about speed, memory, rounding or TF32, and in autocast nothing changes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,22 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 COPIES = (torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default)
+# A GPU adds up in whichever order it comes (``torch.use_deterministic_algorithms``).
+UNORDERED = [
+    "scatter_add",
+    "scatter_add_",
+    "scatter_reduce",
+    "index_add",
+    "index_add_",
+    "histc",
+    "grid_sampler_2d_backward",
+    "_adaptive_avg_pool2d_backward",
+    "adaptive_max_pool2d_backward",
+    "upsample_bilinear2d_backward",
+    "reflection_pad2d_backward",
+    "replication_pad2d_backward",
+    "nll_loss2d_forward",
+]
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 
 
@@ -33,9 +49,9 @@ class There(Tensor):
 
     here: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl
-    device = property(lambda _: GPU)  # type: ignore[assignment]
-    is_cuda = property(lambda _: True)  # type: ignore[assignment]
-    is_meta = property(lambda _: False)  # type: ignore[assignment]
+    device = property(lambda _: GPU)
+    is_cuda = property(lambda _: True)
+    is_meta = property(lambda _: False)
 
     @staticmethod
     def __new__(cls, here: Tensor) -> There:
@@ -54,7 +70,7 @@ class There(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
 
-    def __repr__(self) -> str:  # type: ignore[override]
+    def __repr__(self) -> str:
         return f"There({self.here})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -97,8 +113,12 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         _refuse_mixture(func, args, tensors)
     if StandIn.waiting == "error" and (there or gives) and _waits(func, args, kwargs, gives):
         raise RuntimeError(f"{func}: the host waits for the GPU")
+    if there and torch.are_deterministic_algorithms_enabled():
+        accumulates = func.overloadpacket.__name__ in INDEXING[1:] and True in args[3:4]
+        if accumulates or func.overloadpacket.__name__ in UNORDERED:
+            raise RuntimeError(f"{func} does not have a deterministic implementation")
     for rng in leaves:
-        if isinstance(rng, Plain) and (rng._cdata in Generator.gpus) != gives:  # type: ignore[attr-defined]
+        if isinstance(rng, Plain) and (rng._cdata in Generator.gpus) != gives:
             raise RuntimeError(f"{func}: a generator and a result on different devices")
     if _on_gpu(target):
         kwargs = kwargs | {"device": CPU}
@@ -157,15 +177,15 @@ class Generator(Plain):
     def __new__(cls, device: Any = "cpu") -> Generator:
         made = super().__new__(cls, "cpu")
         known = cls.gpus.add if _on_gpu(device) else cls.gpus.discard
-        known(made._cdata)  # type: ignore[attr-defined]
+        known(made._cdata)
         return made
 
     def __init__(self, device: Any = "cpu") -> None:
         super().__init__()
 
     @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        return GPU if self._cdata in self.gpus else CPU  # type: ignore[attr-defined]
+    def device(self) -> torch.device:
+        return GPU if self._cdata in self.gpus else CPU
 
 
 def _made_on_host(plain: Any) -> Any:

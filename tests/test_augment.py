@@ -56,6 +56,24 @@ def test_crop_is_the_same_with_and_without_a_gradient(images: torch.Tensor) -> N
     assert torch.equal(kept.detach(), apply_crop(images, top, left, 2))
 
 
+@pytest.mark.parametrize("largest", [15, 90, 180])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_rotation_has_torchs_gradient_on_a_gpu(
+    images: torch.Tensor, largest: float, mirrored: bool, gpu: torch.device
+) -> None:
+    degrees = torch.linspace(-largest, largest, 12, dtype=torch.float64)
+    flip = torch.arange(12) % 3 == 0 if mirrored else None
+    gradient = torch.randn(images.shape, dtype=torch.float64)
+    got = []
+    for device in (torch.device("cpu"), gpu):
+        x = images.double().to(device).requires_grad_()
+        out = apply_rotation(x, degrees.to(device), None if flip is None else flip.to(device))
+        out.backward(gradient.to(device))
+        got.append((out.detach().cpu(), x.grad.cpu()))
+    for theirs, ours in zip(*got, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_every_image_gets_another_draw_within_the_range(images: torch.Tensor) -> None:
     same = images[:1].expand(12, -1, -1, -1)
     out = Augment(4, 15, True)(same, seeded(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +42,15 @@ def test_a_run_begins_as_on_the_cpu(cli: Cli, gpu: torch.device, tmp_path: Path)
         np.testing.assert_allclose(first[0], first[1], rtol=1e-5)
 
 
+@pytest.fixture
+def repeatable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within, torch refuses what a GPU gives other numbers for each time."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -50,7 +59,7 @@ def test_a_run_begins_as_on_the_cpu(cli: Cli, gpu: torch.device, tmp_path: Path)
         ["scenario=class_mnist", "intention=std", "shot=1img", "filtration.whole_class=true"],
     ],
 )
-def test_ours(how: list[str], cli: Cli, gpu: torch.device) -> None:
+def test_ours(how: list[str], cli: Cli, gpu: torch.device, repeatable: None) -> None:
     status, _, err = cli(*SMALL, *how, "device=cuda")
     assert status == 0, err
 
@@ -60,6 +69,18 @@ def test_baselines(cli: Cli, gpu: torch.device) -> None:
     status, _, err = cli("-m", *SMALL, "scenario=class_mnist", names, "shot=1.0", "device=cuda")
     assert status == 0, err
     assert "5 of 5" in err
+
+
+def test_the_stand_in_knows_what_does_not_repeat(gpu: torch.device, repeatable: None) -> None:
+    x, index = torch.rand(2, 3, device=gpu), torch.zeros(2, 3, dtype=torch.long, device=gpu)
+    grid = torch.zeros(1, 2, 2, 2, device=gpu)
+    image = torch.rand(1, 1, 4, 4, device=gpu, requires_grad=True)
+    sampled = torch.nn.functional.grid_sample(image, grid, align_corners=False)
+    with pytest.raises(RuntimeError, match="deterministic"):
+        sampled.sum().backward()
+    if isinstance(x, There):  # a GPU's other way is slower, but there
+        with pytest.raises(RuntimeError, match="deterministic"):
+            x.scatter_add(1, index, x)
 
 
 @pytest.mark.parametrize("fresh", [False, True])

@@ -24,7 +24,7 @@ from unlearn import UserError, computing, forget, stage
 from unlearn.augment import Augment
 from unlearn.baselines import BASELINES
 from unlearn.cli import check_job
-from unlearn.computing import PAYS_FROM, Computing, Passes, forward, tensor_cores, wide
+from unlearn.computing import PAYS_FROM, Computing, Passes, forward, kernels, wide
 from unlearn.data import Images
 from unlearn.inversion import Inversion, build_generator, invert
 from unlearn.models.probe import Probe, channel_means, channel_statistics, head_of
@@ -162,16 +162,20 @@ def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_gpus_are_told_is_taken_back() -> None:
-    def told() -> tuple[str, bool]:
-        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    cudnn = torch.backends.cudnn
+
+    def told() -> tuple[str, bool, bool, bool]:
+        matmul = torch.get_float32_matmul_precision()
+        return matmul, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
 
     before = told()
+    assert not before[2]
     for how, wanted in ((FP32, ("highest", False)), (BF16, ("high", True))):
-        with suppress(KeyError), tensor_cores(how, GPU):
-            assert told() == wanted
+        with suppress(KeyError), kernels(how, GPU):
+            assert told() == (*wanted, True, False)
             raise KeyError
         assert told() == before
-    with tensor_cores(BF16, CPU):
+    with kernels(BF16, CPU):
         assert told() == before
 
 

@@ -125,25 +125,28 @@ def wide(x: Tensor) -> Tensor:
 
 
 @contextmanager
-def tensor_cores(computing: Computing, device: torch.device) -> Iterator[None]:
-    """On a GPU, TF32 for what is float32 unless that shall be exact; the caller's choice after."""
+def kernels(computing: Computing, device: torch.device) -> Iterator[None]:
+    """On a GPU, those of cuDNN that give the same numbers every time, and TF32 for what is float32
+    unless that shall be exact; the caller's choice after."""
     if device.type != "cuda":
         yield
         return
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    use_tensor_cores(computing)
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision()
+    flags = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    choose_kernels(computing)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        torch.set_float32_matmul_precision(before)
+        cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = flags
 
 
-def use_tensor_cores(computing: Computing) -> None:
-    """TF32 on GPUs, in matrix products and convolutions, or none of it."""
-    exact = computing.precision == "fp32"
+def choose_kernels(computing: Computing) -> None:
+    """As ``kernels`` says, on every GPU of this process and for good."""
+    cudnn, exact = torch.backends.cudnn, computing.precision == "fp32"
     torch.set_float32_matmul_precision("highest" if exact else "high")
-    torch.backends.cudnn.allow_tf32 = not exact
+    cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = not exact, True, False
 
 
 def _pass(network: nn.Module, looked: str, *batch: Tensor) -> Tensor:

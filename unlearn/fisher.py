@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unlearn.computing import Computing, kernels
 from unlearn.errors import UserError
 
 # How many floats the gradients of several images may take: what a CPU's cache holds; more on a GPU.
@@ -51,17 +52,18 @@ def fisher_diagonal(model: nn.Module, images: Tensor, batch_size: int) -> dict[s
     model = copy.deepcopy(model).eval().requires_grad_(False)
     cast(Any, model).to(memory_format=torch.channels_last)
     seen = watch(model)
-    for batch in images.split(batch_size):
-        seen.clear()
-        x = batch.to(device, torch.get_default_dtype()) / 255
-        with torch.enable_grad():
-            logits = model(x.contiguous(memory_format=torch.channels_last).requires_grad_())
-        for (name, (layer, given, _)), deltas in zip(
-            list(seen.items()), gradients(logits, seen), strict=True
-        ):
-            for own, square in rule_for(name, layer)(layer, given, deltas).items():
-                total = sums[f"{name}.{own}" if name else own]
-                total += square.reshape(total.shape)
+    with kernels(Computing("fp32"), device):
+        for batch in images.split(batch_size):
+            seen.clear()
+            x = batch.to(device, torch.get_default_dtype()) / 255
+            with torch.enable_grad():
+                logits = model(x.contiguous(memory_format=torch.channels_last).requires_grad_())
+            for (name, (layer, given, _)), deltas in zip(
+                list(seen.items()), gradients(logits, seen), strict=True
+            ):
+                for own, square in rule_for(name, layer)(layer, given, deltas).items():
+                    total = sums[f"{name}.{own}" if name else own]
+                    total += square.reshape(total.shape)
     return {name: total / len(images) for name, total in sums.items()}
 
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from unlearn import parallel
-from unlearn.computing import Computing, Passes, tensor_cores, use_tensor_cores
+from unlearn.computing import Computing, Passes, choose_kernels, kernels
 from unlearn.errors import TrainingDiverged
 from unlearn.trainer import check_devices, fit_in_processes, quiet_lightning, trainer_on
 from unlearn.watch import Counter, Watch
@@ -90,7 +90,7 @@ class Stage(pl.LightningModule):
         if parallel.world() > 1:
             self.place(self.device)
             parallel.sync_norms(self)
-            use_tensor_cores(self.computing)
+            choose_kernels(self.computing)
 
     @property
     def fused(self) -> bool | None:
@@ -227,7 +227,7 @@ def fit(
     with (
         quiet_lightning(),
         torch.random.fork_rng(_cuda_of(device)),
-        tensor_cores(module.computing, device),
+        kernels(module.computing, device),
     ):
         trainer = trainer_on(
             device,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearn.computing import Computing, tensor_cores
+from unlearn.computing import Computing, kernels
 from unlearn.inversion.generator import Generator
 from unlearn.inversion.invert import Inversion, build_generator
 from unlearn.models import ModelConfig, build
@@ -121,7 +121,7 @@ def step_of(
 
     def step() -> dict[str, Tensor]:
         optimizer.zero_grad()
-        with tensor_cores(computing, device):
+        with kernels(computing, device):
             with passes.here():
                 losses = stage.losses(batch)
             losses["loss"].backward()
