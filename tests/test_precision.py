@@ -26,6 +26,7 @@ from unlearn.baselines import BASELINES
 from unlearn.cli import check_job
 from unlearn.computing import PAYS_FROM, Computing, Passes, forward, kernels, wide
 from unlearn.data import Images
+from unlearn.fisher import fisher_diagonal
 from unlearn.inversion import Inversion, build_generator, invert
 from unlearn.models.probe import Probe, channel_means, channel_statistics, head_of
 from unlearn.parallel import spread
@@ -177,6 +178,18 @@ def test_what_gpus_are_told_is_taken_back() -> None:
         assert told() == before
     with kernels(BF16, CPU):
         assert told() == before
+
+
+def test_what_has_gradients_on_a_gpu_is_repeatable(data: Images, gpu: torch.device) -> None:
+    told: list[bool] = []
+    net = small_net()
+    net[0].register_forward_hook(lambda *_: told.append(torch.backends.cudnn.deterministic))
+    train(CFG, net, data, AUGMENT, gpu)
+    steps = len(told)
+    fisher_diagonal(net, data.x[:4].to(gpu), 2)
+    assert 0 < steps < len(told)
+    assert all(told)
+    assert not torch.backends.cudnn.deterministic
 
 
 def test_identity_and_ranges() -> None:
