@@ -16,13 +16,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from unlearn.baselines.fisher import Fisher
 from unlearn.machine import hardware, pick_device
 from unlearn.measures import outputs
 from unlearn.methods import Job, get_original
-from unlearn.scenarios import Task, load_task, take_shots
 from unlearn.settings import check, resolve
 from unlearn.store import Store
+
+from unlearn.baselines.fisher import Fisher
+from unlearn.scenarios import Task, load_task, take_shots
 
 GRID = [float(f"{m}e{e}") for e in range(-10, -3) for m in (1, 3)] + [1e-3]
 TOLERANCE = 0.02

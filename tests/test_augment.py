@@ -6,7 +6,6 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
 from torchvision.transforms.v2 import InterpolationMode
-
 from unlearn.augment import Augment, apply_crop, apply_flip, apply_rotation
 from unlearn.stage import seeded
 

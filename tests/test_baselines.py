@@ -10,9 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from unlearn.augment import Augment
+from unlearn.relearning.neg import Neg
+from unlearn.settings import check, resolve
+from unlearn.store import state_of
 
 import unlearn
-from unlearn.augment import Augment
 from unlearn.baselines import BASELINES, FullAccess
 from unlearn.baselines.incompetent import l_teachers
 from unlearn.baselines.neutralized import contrastive_labels, l_distil
@@ -21,10 +24,7 @@ from unlearn.data import Images
 from unlearn.data.mnist5k import MNIST5k
 from unlearn.models import ModelConfig, build
 from unlearn.models.probe import predict
-from unlearn.relearning.neg import Neg
 from unlearn.scenarios import SCENARIOS, Task
-from unlearn.settings import check, resolve
-from unlearn.store import state_of
 from unlearn.training import Training, TrainingConfig
 
 PLAIN = Augment(padding=0, rotation=0, flip=False)

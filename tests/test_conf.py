@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from unlearn.ranges import RANGES
+from unlearn.settings import CONF, check, resolve, settings
 
 from tests.conftest import SHARED, TINY
 from tests.test_cli import PAPER
 from unlearn.errors import UserError
-from unlearn.ranges import RANGES
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
-from unlearn.settings import CONF, check, resolve, settings
 
 Run = Callable[..., tuple[int, str, str]]
 

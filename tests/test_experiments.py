@@ -6,11 +6,11 @@ import re
 from itertools import combinations
 
 import pytest
+from unlearn.experiments import list_experiments, load_table, parse
+from unlearn.settings import CONF, check, relevant, resolve
 
 from unlearn import experiments
 from unlearn.errors import UserError
-from unlearn.experiments import list_experiments, load_table, parse
-from unlearn.settings import CONF, check, relevant, resolve
 
 TABLES = {
     "table1": 43,

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from unlearn.augment import Augment
+from unlearn.settings import settings
+from unlearn.stage import seeded
 
 from tests.conftest import small_net
-from unlearn.augment import Augment
 from unlearn.filtration import Filter, Proxy
 from unlearn.filtration.mmd import mmd_to
 from unlearn.inversion import Generator
@@ -18,8 +20,6 @@ from unlearn.models.probe import Probe, head_of
 from unlearn.relearning import INTENTIONS, Given, Intention, RelearningConfig, relearn
 from unlearn.relearning.fresh import Fresh, kl
 from unlearn.relearning.lesson import Lesson, prepare
-from unlearn.settings import settings
-from unlearn.stage import seeded
 
 TARGET, PLUS = 1, 4
 CFG = RelearningConfig(3, 16, 0.02, 0.9, 0.0, 1.0, "frozen", 1.0, 1, 1.0, True, 1, "second")

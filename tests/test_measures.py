@@ -10,10 +10,6 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from sklearn.svm import SVC
 from torch import Tensor, nn
-
-from tests.conftest import small_net
-from unlearn import UserError
-from unlearn.filtration.filtrate import entropy
 from unlearn.measures import (
     agreement,
     attack_success_rate,
@@ -24,6 +20,10 @@ from unlearn.measures import (
     outputs,
     tug_of_war,
 )
+
+from tests.conftest import small_net
+from unlearn import UserError
+from unlearn.filtration.filtrate import entropy
 from unlearn.models import ModelConfig, build
 
 

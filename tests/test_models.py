@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
+from unlearn.checkpoint import load_checkpoint
 
 from tests.conftest import small_net
 from unlearn import UserError
-from unlearn.checkpoint import load_checkpoint
 from unlearn.inversion.generator import DoublingConv2d
 from unlearn.models import ModelConfig, build, list_models
 from unlearn.models.probe import (

@@ -16,23 +16,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.testing import CompileCounter
+from unlearn.augment import Augment
+from unlearn.computing import PAYS_FROM, Computing, Passes, forward, kernels, wide
+from unlearn.fisher import fisher_diagonal
+from unlearn.parallel import spread
+from unlearn.settings import resolve, settings
+from unlearn.stage import Stage, fit, seeded
 
 from tests.conftest import small_net
 from tests.test_baselines import access_to, small_task
 from tests.test_unlearner import shots_of, taught, tiny
 from unlearn import UserError, computing, forget, stage
-from unlearn.augment import Augment
 from unlearn.baselines import BASELINES
 from unlearn.cli import check_job
-from unlearn.computing import PAYS_FROM, Computing, Passes, forward, kernels, wide
 from unlearn.data import Images
-from unlearn.fisher import fisher_diagonal
 from unlearn.inversion import Inversion, build_generator, invert
 from unlearn.models.probe import Probe, channel_means, channel_statistics, head_of
-from unlearn.parallel import spread
 from unlearn.runs import config_hash
-from unlearn.settings import resolve, settings
-from unlearn.stage import Stage, fit, seeded
 from unlearn.training import ShuffledRows, Training, TrainingConfig, train
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from unlearn.settings import CONF
 
 from tests.test_report import Runs
 from unlearn import experiments
 from unlearn.report.__main__ import main
 from unlearn.report.match import variations
 from unlearn.report.readme import refresh
-from unlearn.settings import CONF
 
 ROOT = Path(__file__).parents[1]
 OWN = """

@@ -6,16 +6,16 @@ import copy
 
 import pytest
 import torch
+from unlearn.augment import Augment
+from unlearn.relearning.neg import Neg
+from unlearn.relearning.unt import untrained
 
 from tests.conftest import small_net
 from unlearn import UserError
-from unlearn.augment import Augment
 from unlearn.filtration import Proxy
 from unlearn.relearning import INTENTIONS, Given, Intention, RelearningConfig, relearn
 from unlearn.relearning.lesson import prepare
-from unlearn.relearning.neg import Neg
 from unlearn.relearning.relearn import Batches
-from unlearn.relearning.unt import untrained
 
 CFG = RelearningConfig(
     epochs=30,

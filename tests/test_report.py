@@ -13,8 +13,9 @@ from statistics import stdev
 
 import pytest
 from PIL import Image
-
 from unlearn.experiments import list_experiments, load_table
+from unlearn.settings import relevant, resolve
+
 from unlearn.report.__main__ import main
 from unlearn.report.match import departures, fill
 from unlearn.report.measures import EXTRAS, measure
@@ -22,7 +23,6 @@ from unlearn.report.paper import Printed, paper_tables
 from unlearn.report.runs import Found, Run, find_runs, flat
 from unlearn.report.sheet import Sheet, build
 from unlearn.report.text import difference, ours
-from unlearn.settings import relevant, resolve
 
 NINE = ("scenario=class_mnist", "scenario.digit=9")
 

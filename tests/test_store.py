@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from unlearn.store import Store, fingerprint, hash_of, write_text
 
 

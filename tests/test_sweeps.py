@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from unlearn.estimate import stage_seconds
+from unlearn.experiments import load_table
+from unlearn.plan import Estimates, stages
+from unlearn.settings import resolve
 
 from scripts import kill
 from tests.conftest import TINY
 from unlearn import estimate, pipeline
 from unlearn.cli import check_jobs, expand
 from unlearn.errors import UserError
-from unlearn.estimate import stage_seconds
-from unlearn.experiments import load_table
-from unlearn.plan import Estimates, stages
 from unlearn.scenarios import load_task
-from unlearn.settings import resolve
 from unlearn.version import __version__
 
 Run = Callable[..., tuple[int, str, str]]
@@ -294,7 +294,6 @@ def test_the_kill_script_notices_what_goes_wrong(tmp_path: Path) -> None:
 
 def test_jobs_take_the_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
-
     from unlearn.machine import pick_device, share_threads
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)

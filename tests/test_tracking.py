@@ -18,12 +18,12 @@ import pytest
 import wandb
 import yaml
 from PIL import Image
+from unlearn.settings import check, loggers, resolve
 
 from tests.conftest import TINY
 from unlearn import tracking
 from unlearn.cli import main
 from unlearn.errors import UserError
-from unlearn.settings import check, loggers, resolve
 
 Run = Callable[..., tuple[int, str, str]]
 TENSORBOARD = ["tensorboard"] if find_spec("tensorboard") else []

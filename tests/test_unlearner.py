@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18
+from unlearn.augment import Augment
+from unlearn.unlearner import Settings, few_shot_unlearn
 
 import unlearn
 from tests.conftest import small_net
 from unlearn import TrainingDiverged, UserError, forget, settings
-from unlearn.augment import Augment
-from unlearn.unlearner import Settings, few_shot_unlearn
 
 PACKAGE = Path(unlearn.__file__).parent
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from unlearn.augment import Augment
 
 from tests.conftest import small_net
 from tests.test_unlearner import shots_of, taught, tiny
 from unlearn import Watch, forget
-from unlearn.augment import Augment
 from unlearn.data import Images
 from unlearn.training import TrainingConfig, train
 

@@ -1,12 +1,12 @@
 """Few-shot machine unlearning by model inversion."""
 
+from typing import Any
+
+from unlearn.engine.watch import Watch
 from unlearn.errors import TrainingDiverged, UserError
 from unlearn.filtration import NotSeparable
-from unlearn.forget import forget
-from unlearn.settings import settings
-from unlearn.unlearner import Result, Settings
+from unlearn.forget import Result, Settings, forget
 from unlearn.version import __version__
-from unlearn.watch import Watch
 
 __all__ = [
     "NotSeparable",
@@ -19,3 +19,12 @@ __all__ = [
     "forget",
     "settings",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The library call needs neither Hydra nor what conf/ may name, data sets among it.
+    if name == "settings":
+        from unlearn.config import settings
+
+        return settings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,6 @@ for bad input is said here in one line instead, before anything is written.
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -18,31 +17,30 @@ from typing import Any
 
 import hydra
 from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from unlearn.errors import UserError, choices
-from unlearn.jobs import in_short, jobs_of, parse, shared
-from unlearn.machine import share_threads
-from unlearn.settings import CONF, KNOBS, Config, check, register, resolve, typed, unknown_key
+from unlearn.config import CONF, Config, check, resolve, typed
+from unlearn.config.errors import translated
+from unlearn.config.knobs import usage
+from unlearn.config.private import Callbacks, Hydra, get_args_parser
+from unlearn.config.schema import register
+from unlearn.engine.device import share_threads
+from unlearn.errors import UserError
+from unlearn.runs.record import Record
+from unlearn.runs.run import Run
+from unlearn.sweep.jobs import in_short, jobs_of, parse_overrides, shared
 
 log = logging.getLogger(__name__)
 
 CRASHED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-WRONG_TYPE = re.compile(
-    r"Value '([^']*)'[^\n]*? (?:could not be converted to|is incompatible with type hint) "
-    r"'?([\w\[\], .|]+)'?"
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs = expand(parsed.overrides) if parsed.multirun else [parsed.overrides]
         configs = check_jobs(jobs, parsed.multirun)
         if dry:
-            from unlearn.plan import plan
+            from unlearn.sweep.plan import plan
 
             share_threads(configs[0].threads, configs[0].jobs)
             screen = Console()
@@ -125,8 +123,6 @@ def alone(overrides: list[str]) -> int:
 
 def sweep(jobs: list[list[str]], configs: list[Config]) -> int:
     """Many jobs, by the chosen launcher; one that fails, fails alone, and is named at the end."""
-    from unlearn.runs import compare
-
     with hydra_here() as engine:
         # The launcher's settings are among what the jobs share.
         composed = engine.compose_config(
@@ -140,9 +136,11 @@ def sweep(jobs: list[list[str]], configs: list[Config]) -> int:
         except Exception as error:  # a worker died: what the others finished is on the disk
             complain(f"launcher: {type(error).__name__}: {' '.join(str(error).split())}")
             lost = {"status": CRASHED, "error": "did not finish"}
-            outcomes = [{"status": 0, "error": None} if compare(c) else lost for c in configs]
+            outcomes = [
+                {"status": 0, "error": None} if Run(c).finished() else lost for c in configs
+            ]
     for cfg in configs:
-        compare(cfg)
+        Run(cfg).finished()  # an oracle may have been finished after what is measured against it
     failed = [(words, o) for words, o in zip(in_short(jobs), outcomes, strict=True) if o["error"]]
     log.info("%d of %d jobs finished", len(jobs) - len(failed), len(jobs))
     for words, outcome in failed:
@@ -162,8 +160,6 @@ def attempt(cfg: Config, place: int = 0) -> dict[str, Any]:
     Returns:
         ``status``: the exit status; ``error``: what went wrong, in one line, or None.
     """
-    from unlearn.runs import write_failure
-
     try:
         task(cfg, place)
         return {"status": 0, "error": None}
@@ -172,7 +168,7 @@ def attempt(cfg: Config, place: int = 0) -> dict[str, Any]:
     except Exception as error:  # a job of a sweep must not take the others with it
         traceback.print_exc()
         outcome = {"status": CRASHED, "error": f"{type(error).__name__}: {error}"}
-    write_failure(cfg, str(outcome["error"]))
+    Run(cfg).failed(str(outcome["error"]))
     return outcome
 
 
@@ -187,19 +183,19 @@ def task(cfg: Config, place: int) -> None:
     from unlearn.pipeline import run
 
     share_threads(cfg.threads, cfg.jobs)
-    metrics = run(cfg, place)
-    Console().print(table_of(metrics))
-    print(metrics["path"], flush=True)
+    record = run(cfg, place)
+    Console().print(table_of(record))
+    print(Run(cfg).folder / "metrics.json", flush=True)
 
 
-def table_of(metrics: dict[str, Any]) -> Table:
+def table_of(record: Record) -> Table:
     """Accuracy before and after."""
-    given = f"{metrics['shots']} shots" if metrics["shot"] else "all of D"
-    words = [metrics["scenario"], metrics["method"], metrics["intention"], given]
+    given = f"{record.shots} shots" if record.shot else "all of D"
+    words = [record.scenario, record.method, record.intention, given]
     table = Table(title=", ".join(w for w in words if w))
     for column in ("test accuracy, %", "before", "after"):
         table.add_column(column, justify="left" if column.startswith("test") else "right")
-    values = metrics["metrics"]
+    values = record.metrics
     for name in ("D_r", "D_e"):
         table.add_row(name, f"{100 * values[f'original_{name}']:.2f}", f"{100 * values[name]:.2f}")
     return table
@@ -212,7 +208,7 @@ def expand(overrides: list[str]) -> list[list[str]]:
         UserError: if an override cannot be read.
     """
     try:
-        return jobs_of(parse(overrides))
+        return jobs_of(parse_overrides(overrides))
     except HydraException as error:
         raise translated(error, overrides) from error
 
@@ -248,92 +244,6 @@ def check_job(overrides: list[str], multirun: bool) -> Config:
     except (HydraException, OmegaConfBaseException) as error:
         raise translated(error, overrides) from error
     check(cfg)
-    if multirun and cfg.trainer.devices > 1:
-        raise UserError(
-            "trainer.devices",
-            f"{cfg.trainer.devices} devices for a job are not allowed in a sweep (-m), where each "
-            "job takes one device; use 1, or run the job alone",
-        )
     if cfg.experiment is not None and not multirun:
         raise UserError("experiment", f"{cfg.experiment} is a sweep: run it with -m")
     return cfg
-
-
-def translated(error: Exception, overrides: Sequence[str]) -> UserError:
-    """Hydra's and OmegaConf's errors in one line that names the key and what is allowed."""
-    text = str(error)
-    cause = error.__cause__
-    full = f"{text}\n{cause}" if cause is not None else text
-    group = re.search(r"Could not find '([\w/]+)/([^']+)'", full)
-    if group and group[1] == "hydra/launcher":
-        extra = group[2].removeprefix("submitit_")
-        return UserError(
-            "launcher", f"{group[2]} is not installed: pip install 'few-shot-unlearning[{extra}]'"
-        )
-    if group and group[1] != "special":
-        names = sorted(p.stem for p in (CONF / group[1]).glob("*.yaml"))
-        return choices(group[1].replace("/", "."), group[2], names)
-    key = re.search(r"full_key: (\S+)", full)
-    if key and "missing mandatory value" in full:
-        return UserError(key[1], f"needs a value: {key[1]}=...")
-    kind = WRONG_TYPE.search(full)
-    if kind and key:
-        return UserError(key[1], f"{kind[1]!r} is not of type {plain_type(kind[2])}")
-    absent = re.search(r"Key '([^']+)' (?:is not in struct|not in '\w+')", full) or re.search(
-        r"Could not override '([^']+)'", full
-    )
-    if absent:
-        name = key[1] if key else absent[1]
-        return unknown_key(name, neighbours(name))
-    override = next((o for o in overrides if o in text), None)
-    first = " ".join(text.split())[:300]
-    return UserError(override.split("=")[0] if override else "configuration", first)
-
-
-def plain_type(hint: str) -> str:
-    """A type as a person says it."""
-    words = {"Integer": "int", "Float": "float", "Boolean": "bool", "String": "str"}
-    return words.get(hint.strip(), hint.strip())
-
-
-def neighbours(name: str) -> list[str]:
-    """The keys beside ``name``, or the top ones where its parent does not exist."""
-    node: Any = resolve([])
-    for part in name.split(".")[:-1]:
-        if not hasattr(node, part):
-            return sorted(vars(resolve([])))
-        node = getattr(node, part)
-    return sorted(vars(node))
-
-
-def usage() -> str:
-    """The text of ``--help``."""
-    defaults = {
-        "scenario": "7noisymnist",
-        "intention": "neg",
-        "scale": "paper",
-        "baseline": "none",
-        "launcher": "basic",
-        "recipe": "paper",
-    }
-    tree = OmegaConf.structured(resolve([]))
-    lines = [
-        "Few-shot unlearning: forget, or stop getting wrong, what a few images show.",
-        "",
-        "  python run.py KEY=VALUE ...            one run",
-        "  python run.py -m KEY=VALUE,VALUE ...   a sweep: every combination",
-        "  python run.py -m experiment=table1     every cell of a table",
-        "  ... --dry-run                          the jobs, which are finished, how long the rest",
-        "",
-    ]
-    for name, (what, allowed) in KNOBS.items():
-        words = allowed if isinstance(allowed, str) else ", ".join(allowed())
-        value = defaults[name] if name in defaults else OmegaConf.select(tree, name)
-        lines.append(f"  {name:<17} {what} [{value}]: {words}")
-    lines += [
-        "",
-        "Groups below, reached as inversion.steps=500: scenario, model, augment, training,",
-        "inversion, filtration, relearning, intention. Their values: conf/scale/*.yaml, or",
-        "`python run.py --cfg job`.",
-    ]
-    return "\n".join(lines)

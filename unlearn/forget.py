@@ -2,20 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
-from unlearn.augment import Augment
-from unlearn.relearning import Intention
-from unlearn.settings import intention_named
-from unlearn.settings import settings as load_settings
-from unlearn.unlearner import Result, Settings, few_shot_unlearn
-from unlearn.watch import Watch
+from unlearn.engine.augment import Augment
+from unlearn.engine.fitting import Fit
+from unlearn.engine.precision import Precision
+from unlearn.engine.stages import Computed, Stages
+from unlearn.engine.store import Store
+from unlearn.engine.watch import Watch
+from unlearn.filtration import Filtration, FiltrationConfig, Proxy
+from unlearn.inversion import Generator, Inversion, InversionConfig
+from unlearn.problem import Interface, Problem
+from unlearn.relearning import INTENTIONS, Intention, Relearning, RelearningConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to unlearn. By itself as in the paper; ``unlearn.settings`` reads other values.
+
+    Attributes:
+        augment: what the model was trained to withstand.
+        precision: how networks compute while they are fitted.
+        intentions: values of intentions by name; one that is missing is as in the paper.
+        scale: where the values came from.
+    """
+
+    augment: Augment = field(default_factory=Augment)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    filtration: FiltrationConfig = field(default_factory=FiltrationConfig)
+    relearning: RelearningConfig = field(default_factory=RelearningConfig)
+    precision: Precision = field(default_factory=Precision)
+    intentions: Mapping[str, Intention] = field(default_factory=dict)
+    scale: str = "paper"
+
+    def intention(self, name: str) -> Intention:
+        """The intention of a name.
+
+        Raises:
+            UserError: if there is none of that name.
+        """
+        return self.intentions.get(name) or INTENTIONS[name]()
+
+    def stages(
+        self, intention: Intention, correct: int | None = None, watch: Watch | None = None
+    ) -> tuple[Inversion, Filtration, Relearning]:
+        """The stages of a call with these settings, in their order."""
+        return (
+            Inversion(self.inversion),
+            Filtration(self.filtration),
+            Relearning(self.relearning, intention, correct, watch),
+        )
+
+
+@dataclass
+class Result:
+    """What unlearning made.
+
+    Attributes:
+        model: the unlearned model, in eval mode, on the given model's device.
+        proxy: the samples that stood in for the training data, with their split, on the CPU.
+        threshold: the distance t_f below which samples are target-like.
+        history: losses over the steps of ``inversion`` and ``relearning``.
+        seconds: duration of each stage, as first computed.
+        generator: the trained generator, in eval mode.
+        predictions: with a watch, for ``relearning`` the numbers of its ``epoch``s and for each
+            the ``counts`` of predictions in every class.
+        stages: the keys under which the stages are kept, and ``versions`` of their code.
+    """
+
+    model: nn.Module
+    proxy: Proxy
+    threshold: float
+    history: dict[str, list[dict[str, float]]]
+    seconds: dict[str, float]
+    generator: Generator
+    predictions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    stages: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
 
 
 def forget(
@@ -35,7 +105,6 @@ def forget(
     logger: Logger | None = None,
     progress: bool = False,
     watch: Watch | None = None,
-    devices: int = 1,
 ) -> Result:
     """Unlearn what a few images show, without training data (Sections 3 and 4).
 
@@ -58,35 +127,67 @@ def forget(
         progress: show the stages' progress on standard error.
         watch: images whose predictions are counted after every epoch of relearning, for
             ``Result.predictions``.
-        devices: how many processes share each batch of inversion and relearning: on the CPU, or
-            on as many GPUs, from the model's on. The losses stay the same but for rounding. Each
-            process imports the caller's script anew: keep its work under
-            ``if __name__ == "__main__":``.
 
     Raises:
         UserError: if an argument cannot be.
         NotSeparable: if nothing, or everything, generated is like the shots.
         TrainingDiverged: at a NaN or infinite loss.
+
+    Example:
+        >>> import torch, unlearn
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+        >>> unlearn.forget(model, torch.rand(5, 1, 8, 8), torch.full((5,), 3), "neg")
+        Traceback (most recent call last):
+        ...
+        unlearn.errors.UserError: labels: 3 is not one of the model's 3 classes
     """
-    chosen = settings or load_settings()
-    if augment is not None:
-        chosen = replace(chosen, augment=augment)
+    chosen = settings or Settings()
     if isinstance(intention, str):
-        intention = intention_named(intention, chosen.scale)
-    return few_shot_unlearn(
+        intention = chosen.intention(intention)
+    problem = Problem.of(
         model,
         shots,
         labels,
-        intention,
         correct_labels,
-        chosen,
-        seed=seed,
-        penultimate=penultimate,
-        normalize=normalize,
-        store=store,
-        callbacks=callbacks,
-        logger=logger,
-        progress=progress,
-        watch=watch,
-        devices=devices,
+        augment or chosen.augment,
+        seed,
+        Interface(penultimate, normalize),
+    )
+    intention.check(problem.target, problem.correct)
+    fit = Fit(callbacks, logger, progress, watch, chosen.precision)
+    computed = Computed.here(problem.device, chosen.precision)
+    kept = Store(Path(store)) if store is not None else None
+    result = few_shot_unlearn(problem, intention, chosen, fit, Stages(problem.key, computed, kept))
+    if normalize is not None:
+        result.model = result.model.get_submodule("network")
+    return result
+
+
+def few_shot_unlearn(
+    problem: Problem, intention: Intention, settings: Settings, fit: Fit, stages: Stages
+) -> Result:
+    """Inversion, filtration, relearning (Section 4): the whole method."""
+    inversion, filtration, relearning = settings.stages(intention, problem.correct, fit.watch)
+    fit.precision.check(problem.device)
+
+    state, inverted = stages.run(inversion, lambda: inversion.make(problem, fit))
+    generator = inversion.generator(problem, state)
+    tensors, _ = stages.run(filtration, lambda: filtration.make(problem, generator))
+    proxy = Proxy(**tensors)
+    sampler = filtration.sampler(problem, generator)
+    state, relearned = stages.run(relearning, lambda: relearning.make(problem, proxy, sampler, fit))
+
+    unlearned = problem.original.requires_grad_(True)
+    unlearned.load_state_dict(state)
+    predictions = relearned.get("predictions")
+    return Result(
+        unlearned,
+        proxy,
+        float(proxy.threshold),
+        {"inversion": inverted["history"], "relearning": relearned["history"]},
+        stages.seconds,
+        generator,
+        {} if predictions is None else {"relearning": predictions},
+        stages.keys,
+        stages.versions,
     )

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import platform
-import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from torch import Tensor
+from torch import nn
 
-from unlearn import pictures
-from unlearn.computing import Computing
-from unlearn.estimate import in_words, stage_seconds
-from unlearn.evaluation import Evaluation, accuracies, evaluate, share
-from unlearn.machine import commit, hardware, pick_device
-from unlearn.methods import Job, Made, few_shot, get_original, unlearn_by_baseline
-from unlearn.models.probe import predict
-from unlearn.runs import (
-    ANSWERS,
-    answers,
-    compare,
-    config_hash,
-    make_writable,
-    run_folder,
-    run_lock,
-    write_metrics,
-)
-from unlearn.scenarios import Shots, Task, load_task, take_shots
-from unlearn.settings import Config, method_of, relevant
-from unlearn.store import Store, state_of, write_tensors, write_text
-from unlearn.tracking import tracker
-from unlearn.trainer import check_devices
+from unlearn.baselines import BaselineStage, FullAccess
+from unlearn.config import Config, check, method_of, unlearner_settings
+from unlearn.engine.device import checkout, hardware, pick_device
+from unlearn.engine.fitting import Fit
+from unlearn.engine.predict import predict
+from unlearn.engine.seeding import seeded_init
+from unlearn.engine.stages import Computed, Stages
+from unlearn.engine.store import Store, fingerprint, state_of, write_text
+from unlearn.engine.watch import Watch
+from unlearn.errors import UserError
+from unlearn.evaluation import VERSION, Evaluation, accuracies, evaluate, share
+from unlearn.filtration import NotSeparable, Proxy
+from unlearn.forget import few_shot_unlearn
+from unlearn.models import Classifier, build
+from unlearn.models.checkpoint import load_checkpoint
+from unlearn.problem import Interface, Problem
+from unlearn.runs import pictures
+from unlearn.runs.record import Record, StageRecord, history_csv
+from unlearn.runs.run import Run
+from unlearn.runs.tracking import Tracker, tracker
+from unlearn.scenarios import Shots, Task, load_task, shot_mask, take_shots
+from unlearn.sweep.estimate import duration_in_words, stage_seconds
+from unlearn.training import Training
 from unlearn.version import __version__
 
 log = logging.getLogger(__name__)
@@ -45,144 +45,302 @@ log = logging.getLogger(__name__)
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "kneed")
 
 
-def run(cfg: Config, job: int = 0) -> dict[str, Any]:
-    """Do one checked configuration, or find it done.
+def run(cfg: Config, job: int = 0) -> Record:
+    """Do one configuration, or find it done.
 
-    Returns:
-        The content of ``metrics.json``, with its ``path`` added.
+    Args:
+        job: its number within a sweep; of several GPUs each job takes the next one.
 
     Raises:
-        UserError: if the data, the output folder or the training cannot be used.
+        UserError: if the configuration, the data, the output folder or the training cannot be.
     """
-    folder = run_folder(cfg)
-    done = compare(cfg)
-    if done:
-        log.info("finished before; delete %s to run it again", folder)
-        return done
+    check(cfg)
+    place = Run(cfg)
+    if record := place.finished():
+        place.say_found(record)
+        return record
     device = pick_device(cfg.device, job)
-    check_devices(cfg.trainer.devices, device)
-    Computing(cfg.precision, cfg.compile).check(device, cfg.trainer.devices)
+    cfg.networks.check(device)
     task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
     shots = take_shots(task, cfg.shot, cfg.seed)
-    make_writable(folder)
-    with run_lock(folder):
-        done = compare(cfg)
-        if done is None:
-            _run(cfg, folder, device, task, shots)
-            done = compare(cfg)
-    assert done is not None
-    return done
+    place.begin()
+    with place.lock:
+        if record := place.finished():  # by another process, meanwhile
+            return record
+        with tracker(cfg, place.folder, place.hash) as track:
+            record = Job(place, device, task, shots, track).compute()
+        return place.finished() or record
 
 
-def _run(cfg: Config, folder: Path, device: torch.device, task: Task, shots: Shots) -> None:
-    job = Job(cfg, folder, device, task, shots, Store(Path(cfg.output_dir) / "store"))
-    log.info("%s, %s: %s, on %s", cfg.scenario.name, method_of(cfg), what_is_given(job), device)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(cfg)))
-    if device.type == "cpu" and cfg.scale == "paper":
-        expected = sum(stage_seconds(cfg, task, device).values())
-        log.warning(
-            "no GPU: the paper's scale takes about %s here; scale=demo takes minutes",
-            in_words(expected),
+@dataclass
+class Made:
+    """What a method made of the original.
+
+    Attributes:
+        model: the unlearned model, in eval mode.
+        history: losses of each stage.
+        stages: what made it.
+        predictions: answers on the test D_e over each stage's epochs, if asked for.
+        facts: what else the record says of the method.
+        figures: pictures by name, drawn when they are written.
+        proxy: the samples that stood in for the training data; ours only.
+    """
+
+    model: nn.Module
+    history: dict[str, list[dict[str, float]]]
+    stages: dict[str, StageRecord]
+    predictions: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    proxy: Proxy | None = None
+
+
+@dataclass
+class Job:
+    """One run at work."""
+
+    place: Run
+    device: torch.device
+    task: Task
+    shots: Shots
+    track: Tracker
+
+    @property
+    def cfg(self) -> Config:
+        """Its configuration."""
+        return self.place.cfg
+
+    @cached_property
+    def fit(self) -> Fit:
+        """How its stages are fitted and shown."""
+        task, watch = self.task, None
+        if self.cfg.track_predictions:
+            watch = Watch(task.test.x[task.test_forget], len(task.classes))
+        return Fit((), self.track, True, watch, self.cfg.networks)
+
+    def stages(self, root: object) -> Stages:
+        """Stages in the store of ``output_dir``; the first one builds on ``root``."""
+        computed = Computed.here(self.device, self.cfg.networks)
+        return Stages(root, computed, Store(Path(self.cfg.output_dir) / "store"))
+
+    def compute(self) -> Record:
+        """All of it: the original, the method, the measures, and what is left on the disk."""
+        cfg, task, place = self.cfg, self.task, self.place
+        log.info("%s, %s: %s, on %s", cfg.scenario.name, method_of(cfg), self.given(), self.device)
+        self.warn_of_time()
+        original, trained = self.original()
+        before = predict(original, task.test.x)
+        accuracy = accuracies(task, before)
+        log.info("original: D_r %.2f %%, D_e %.2f %%", *(100 * v for v in accuracy.values()))
+        made = self.baseline(original) if cfg.baseline is not None else self.few_shot(original)
+        made = replace(
+            made,
+            history={**trained.history, **made.history},
+            stages={**trained.stages, **made.stages},
+            predictions={**trained.predictions, **made.predictions},
         )
-    with tracker(cfg, folder, config_hash(cfg)) as track:
-        job.logger = track
-        original, remark = get_original(job)
-        predicted = predict(original, task.test.x)
-        before = accuracies(task, predicted)
-        log.info("original: D_r %.2f %%, D_e %.2f %%", 100 * before["D_r"], 100 * before["D_e"])
-        made = unlearn_by_baseline(job, original) if cfg.baseline else few_shot(job, original)
-        start = time.perf_counter()
         after = evaluate(made.model, task, cfg.seed)
-        made.seconds = {
-            "training": remark["seconds"],
-            **made.seconds,
-            "evaluation": time.perf_counter() - start,
-        }
-        made.history = {"training": remark["history"], **made.history}
-        if "predictions" in remark:
-            made.predictions = {"training": remark["predictions"], **made.predictions}
-        write_tensors(folder / "unlearned.safetensors", state_of(made.model))
-        write_tensors(folder / ANSWERS, answers(after.test.probabilities, task.test_forget))
-        write_text(folder / "history.csv", history_csv(made.history))
-        draw(job, made, predicted, after.predicted)
-        write_metrics(folder, record(job, made, predicted, after))
-        track.finish(compare(cfg) or {}, made.history, folder / "pictures")
+        place.keep(state_of(made.model), after.test.probabilities, task.test_forget)
+        write_text(place.folder / "history.csv", history_csv(made.history))
+        self.draw(made, before, after.predicted)
+        record = self.record(made, before, after)
+        record.write(place.folder)
+        self.track.finish(record, made.history, place.folder / "pictures")
+        return record
+
+    def classifier(self) -> Classifier:
+        """A freshly initialised network for the task."""
+        task = self.task
+        channels, classes = task.shape[0], len(task.classes)
+        return build(self.cfg.model, channels, classes, task.source.mean, task.source.std)
+
+    def original(self) -> tuple[Classifier, Made]:
+        """f_o in eval mode: one's own checkpoint, or trained, or from the store."""
+        cfg, task = self.cfg, self.task
+        training = Training(cfg.training, cfg.model, cfg.augment, self.fit.watch)
+        with seeded_init(cfg.training.seed, "original"):
+            model = self.classifier()
+        if cfg.model.checkpoint is not None:
+            load_checkpoint(model, cfg.model.checkpoint)
+            model.to(self.device).eval()
+            return model, Made(model, {"training": []}, {})
+        stages = self.stages({"data": fingerprint({"x": task.train.x, "y": task.train.y})})
+        make = lambda: training.make(model, task.train, self.device, self.fit)  # noqa: E731
+        state, remark = stages.run(training, make)
+        model.load_state_dict(state)
+        model.to(self.device).eval()
+        seen = {"training": remark["predictions"]} if "predictions" in remark else {}
+        return model, Made(model, {"training": remark["history"]}, made_by(stages), seen)
+
+    def few_shot(self, original: Classifier) -> Made:
+        """Ours: the unlearner is handed the model, the shots and the intention, and no data."""
+        cfg, task, shots = self.cfg, self.task, self.shots
+        folder = self.place.folder / "pictures"
+        correct = None if task.correct is None else torch.full_like(shots.labels, task.correct)
+        pictures.save(pictures.draw_shots(shots.images), folder / "shots.png")
+        problem = Problem.of(
+            original, shots.images, shots.labels, correct, cfg.augment, cfg.seed, Interface()
+        )
+        grid = pictures.SampleGrid(folder, task.classes, cfg.inversion.grid_every)
+        fit, settings = replace(self.fit, callbacks=(grid,)), unlearner_settings(cfg)
+        stages = self.stages(problem.key)
+        try:
+            result = few_shot_unlearn(problem, cfg.intention, settings, fit, stages)
+        except NotSeparable as error:
+            raise self.shown(error) from error
+        proxy = result.proxy
+        return Made(
+            result.model,
+            result.history,
+            made_by(stages),
+            result.predictions,
+            {
+                "target_like": int(proxy.target_like.sum()),
+                "samples": len(proxy.conditions),
+                "threshold": result.threshold,
+            },
+            {
+                "samples": lambda: pictures.draw_samples(
+                    result.generator, task.classes, "generator"
+                ),
+                "filtration": lambda: pictures.draw_filtration(proxy, task.classes),
+                "knee": lambda: pictures.draw_knee(proxy),
+            },
+            proxy,
+        )
+
+    def shown(self, error: NotSeparable) -> UserError:
+        """The error, with pictures of the samples that could not be split."""
+        folder = self.place.folder / "pictures"
+        if error.proxy is not None:
+            filtration = pictures.draw_filtration(error.proxy, self.task.classes)
+            pictures.save(filtration, folder / "filtration.png")
+            pictures.save(pictures.draw_knee(error.proxy), folder / "knee.png")
+        return UserError(error.key, f"{str(error).split(': ', 1)[1]} (pictures in {folder})")
+
+    def baseline(self, original: Classifier) -> Made:
+        """A baseline: it is handed all of D and D_e."""
+        cfg, task, baseline = self.cfg, self.task, self.cfg.baseline
+        assert baseline is not None
+        given = shot_mask(task, cfg.shot, cfg.seed) if "shot" in baseline.uses else task.forget
+
+        def fresh() -> nn.Module:
+            with seeded_init(cfg.seed, baseline.name):
+                return self.classifier()
+
+        stage = BaselineStage(baseline, self.place.settings)
+        access = FullAccess(
+            original.requires_grad_(False),
+            task,
+            given,
+            cfg.intention,
+            cfg.training,
+            cfg.augment,
+            fresh,
+            cfg.seed,
+            self.fit,
+        )
+        stages = self.stages(
+            {
+                "original": fingerprint(original.state_dict()),
+                "data": fingerprint({"x": task.train.x, "y": task.train.y, "given": given}),
+                "target": [task.target, task.correct],
+            }
+        )
+        if not baseline.stages:
+            stages.store = None
+        state, remark = stages.run(stage, lambda: stage.make(access))
+        model = self.classifier().to(self.device)
+        model.load_state_dict(state)
+        figures: dict[str, Callable[[], Any]] = {}
+        if baseline.name == "original":
+            confusing = pictures.confusing
+            figures["confusing"] = lambda: pictures.draw_confusing(*confusing(original, task))
+        return Made(
+            model.eval(),
+            {baseline.name: remark["history"]},
+            made_by(stages),
+            remark.get("predictions", {}),
+            figures=figures,
+        )
+
+    def given(self) -> str:
+        """What the method is handed, in words."""
+        number, all_of_it = len(self.shots.images), int(self.task.forget.sum())
+        if self.cfg.baseline is None:
+            return f"intention {self.cfg.intention.name}, {number} of {all_of_it} images of D_e"
+        if "shot" in self.place.settings:
+            return f"all of D, {number} of {all_of_it} images of D_e"
+        return f"all of D and of D_e ({all_of_it} images)"
+
+    def warn_of_time(self) -> None:
+        """Say how long the paper's scale takes without a GPU."""
+        if self.device.type == "cpu" and self.cfg.scale == "paper":
+            expected = sum(stage_seconds(self.cfg, self.task, self.device).values())
+            log.warning(
+                "no GPU: the paper's scale takes about %s here; scale=demo takes minutes",
+                duration_in_words(expected),
+            )
+
+    def record(self, made: Made, before: torch.Tensor, after: Evaluation) -> Record:
+        """What ``metrics.json`` says; ``before`` is what the original predicts on the test set."""
+        cfg, task, known = self.cfg, self.task, self.place.settings
+        original = {f"original_{k}": v for k, v in accuracies(task, before).items()}
+        still = [share(p[task.test_forget] == task.target) for p in (before, after.predicted)]
+        commit, dirty = checkout()
+        return Record(
+            scenario=cfg.scenario.name,
+            method=method_of(cfg),
+            intention=cfg.intention.name if "intention" in known else None,
+            shot=known.get("shot"),
+            shots=len(self.shots.images) if "shot" in known else int(task.forget.sum()),
+            seed=known.get("seed"),
+            scale=cfg.scale,
+            data=cfg.data,
+            note=task.source.note,
+            classes=task.classes,
+            experiment=cfg.experiment,
+            config=known,
+            config_hash=self.place.hash,
+            metrics={**after.metrics, **original},
+            still_target={"before": still[0], "after": still[1]},
+            seconds={
+                **{name: stage.seconds for name, stage in made.stages.items()},
+                "evaluation": after.seconds,
+            },
+            stages=made.stages,
+            measured=VERSION,
+            commit=commit,
+            dirty=dirty,
+            threads=torch.get_num_threads(),
+            precision=cfg.networks.in_words(self.device),
+            hardware=hardware(self.device),
+            versions={
+                "few-shot-unlearning": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in LIBRARIES},
+            },
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            predictions=made.predictions if cfg.track_predictions else None,
+            **made.facts,
+        )
+
+    def draw(self, made: Made, before: torch.Tensor, after: torch.Tensor) -> None:
+        """The pictures; ``before``, ``after`` are predicted classes (M,) of the test set."""
+        task, folder = self.task, self.place.folder / "pictures"
+        for name, figure in made.figures.items():
+            pictures.save(figure(), folder / f"{name}.png")
+        chosen = task.test_forget.nonzero()[:36, 0]
+        texts = [pictures.most_frequent(p[chosen], task.classes) for p in (before, after)]
+        limited = "shot" in self.place.settings
+        given = self.shots.images if limited else task.train.x[task.forget].float() / 255
+        overview = pictures.draw_overview(given, made.proxy, task.test.x[chosen], *texts)
+        pictures.save(overview, folder / "overview.png")
 
 
-def record(job: Job, made: Made, before: Tensor, after: Evaluation) -> dict[str, Any]:
-    """The content of ``metrics.json``; ``before`` is what the original predicts on the test set."""
-    cfg, task, known = job.cfg, job.task, relevant(job.cfg)
-    original = {f"original_{k}": v for k, v in accuracies(task, before).items()}
-    still = [share(p[task.test_forget] == task.target) for p in (before, after.predicted)]
+def made_by(stages: Stages) -> dict[str, StageRecord]:
+    """Finished stages, for the record."""
     return {
-        "scenario": cfg.scenario.name,
-        "method": method_of(cfg),
-        "intention": cfg.intention.name if "intention" in known else None,
-        "shot": known.get("shot"),
-        "shots": len(job.shots.images) if "shot" in known else int(task.forget.sum()),
-        "seed": known.get("seed"),
-        "scale": cfg.scale,
-        "data": cfg.data,
-        "note": task.source.note,
-        "classes": task.classes,
-        "experiment": cfg.experiment,
-        "config": known,
-        "config_hash": config_hash(cfg),
-        "metrics": {**after.metrics, **original},
-        "still_target": {"before": still[0], "after": still[1]},
-        **made.facts,
-        **({"predictions": made.predictions} if cfg.track_predictions else {}),
-        "seconds": made.seconds,
-        "hardware": hardware(job.device),
-        "computed_in": str(job.computing.dtype(job.device) or torch.float32).split(".")[1],
-        "versions": {
-            "commit": commit(),
-            "few-shot-unlearning": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in LIBRARIES},
-        },
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        name: StageRecord(key, stages.versions[name], stages.seconds[name])
+        for name, key in stages.keys.items()
     }
-
-
-def what_is_given(job: Job) -> str:
-    """What the method is handed, in words."""
-    number, all_of_it = len(job.shots.images), int(job.task.forget.sum())
-    if job.cfg.baseline is None:
-        return f"intention {job.cfg.intention.name}, {number} of {all_of_it} images of D_e given"
-    if "shot" in relevant(job.cfg):
-        return f"all of D, {number} of {all_of_it} images of D_e given"
-    return f"all of D and of D_e ({all_of_it} images) given"
-
-
-def draw(job: Job, made: Made, before: Tensor, after: Tensor) -> None:
-    """The run's pictures; ``before`` and ``after`` are predicted classes (M,) of the test set."""
-    task, folder = job.task, job.folder / "pictures"
-    for name, figure in made.figures.items():
-        pictures.save(figure(), folder / f"{name}.png")
-    chosen = task.test_forget.nonzero()[:36, 0]
-    texts = [most_frequent(p[chosen], task.classes) for p in (before, after)]
-    limited = "shot" in relevant(job.cfg)
-    given = job.shots.images if limited else task.train.x[task.forget].float() / 255
-    overview = pictures.draw_overview(given, made.proxy, task.test.x[chosen], *texts)
-    pictures.save(overview, folder / "overview.png")
-
-
-def most_frequent(predicted: torch.Tensor, classes: list[str]) -> str:
-    """The most frequent answers: ``7 x33, 2 x3``."""
-    counts = torch.bincount(predicted, minlength=len(classes))
-    top = counts.argsort(descending=True, stable=True)[:3].tolist()
-    return ", ".join(f"{classes[c]} \u00d7{int(counts[c])}" for c in top if counts[c])
-
-
-def history_csv(history: dict[str, list[dict[str, float]]]) -> str:
-    """Every stage's losses in long form: stage, step, name, value."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["stage", "step", "name", "value"])
-    for stage, rows in history.items():
-        for row in rows:
-            for name, value in row.items():
-                if name != "step":
-                    writer.writerow([stage, int(row["step"]), name, value])
-    return text.getvalue()

@@ -2,57 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from omegaconf import MISSING
-from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
-from unlearn.augment import Augment
-from unlearn.computing import Computing
 from unlearn.data import Images
-from unlearn.parallel import spread
-from unlearn.stage import Stage, fit, generator_on, gpu_layout, seeded
-from unlearn.trainer import check_devices
-from unlearn.watch import Watch
+from unlearn.engine.augment import Augment
+from unlearn.engine.fitting import Fit, LossModule, ShuffledRows, gpu_layout
+from unlearn.engine.precision import forward
+from unlearn.engine.seeding import seeded
+from unlearn.engine.stages import Stage
+from unlearn.engine.store import Entry, state_of
+from unlearn.engine.watch import Watch, key_of
+from unlearn.models import ModelConfig
 
 
 @dataclass
 class TrainingConfig:
-    """How the original model is trained; see conf/scale/paper.yaml."""
+    """How the original model is trained; conf/scale/paper.yaml tells where the values are from."""
 
-    epochs: int = MISSING
-    batch_size: int = MISSING
-    lr: float = MISSING
-    momentum: float = MISSING
-    weight_decay: float = MISSING
-    schedule: str = MISSING
-    seed: int = MISSING
-
-
-class ShuffledRows:
-    """Index batches of a data set that lies on the device, reshuffled every epoch."""
-
-    def __init__(self, rows: int, size: int, epochs: int, rng: torch.Generator) -> None:
-        self.rows, self.size, self.rng = rows, size, rng
-        steps = -(-rows // size)
-        self.ends = [steps * (epoch + 1) for epoch in range(epochs)]
-
-    def __len__(self) -> int:
-        return self.ends[-1]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for _ in self.ends:
-            order = torch.randperm(self.rows, device=self.rng.device, generator=self.rng)
-            yield from order.split(self.size)
+    epochs: int = 20
+    batch_size: int = 128
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "constant"
+    seed: int = 0
 
 
-class Training(Stage):
+class Trainer(LossModule):
     """Cross entropy on augmented images; the whole data set lies on the device as uint8."""
 
     stage = "training"
@@ -67,15 +48,11 @@ class Training(Stage):
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         x = self.augment(self.data.x.index_select(0, batch), self.rng)
-        return {"loss": self.loss(spread(self.model, x), batch)}
+        return {"loss": self.loss(forward(self.model, x), batch)}
 
     def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Mean loss of logits (B, classes) on the images of ``rows`` (B,)."""
         return F.cross_entropy(logits, self.data.y[rows])
-
-    def place(self, device: torch.device) -> None:
-        self.data = Images(self.data.x.to(device), self.data.y.to(device))
-        self.rng = self.batches.rng = generator_on(device, self.rng)
 
     def configure_optimizers(self) -> Any:
         c = self.cfg
@@ -103,32 +80,48 @@ def train(
     data: Images,
     augment: Augment,
     device: torch.device,
-    callbacks: Sequence[pl.Callback] = (),
-    logger: Logger | None = None,
-    progress: bool = False,
-    watch: Watch | None = None,
-    devices: int = 1,
-    computing: Computing | None = None,
+    fit: Fit,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place, leave it in eval mode; returns the history of the loss.
 
     Raises:
         TrainingDiverged: at a NaN or infinite loss.
-        UserError: if there are not so many devices.
     """
-    check_devices(devices, device)
     gpu_layout(model.to(device)).train()
-    module = Training(cfg, model, Images(data.x.to(device), data.y.to(device)), augment)
-    history = fit(
-        module,
-        module.batches,
-        device,
-        callbacks=callbacks,
-        logger=logger,
-        progress=progress,
-        watch=watch,
-        devices=devices,
-        computing=computing,
-    )
+    module = Trainer(cfg, model, Images(data.x.to(device), data.y.to(device)), augment)
+    history = fit.run(module, module.batches, device)
     model.eval()
     return history
+
+
+class Training(Stage):
+    """The original model, trained from scratch.
+
+    Args:
+        model: the architecture's settings.
+        augment: the training augmentation.
+    """
+
+    name = "training"
+    VERSION = 1
+
+    def __init__(
+        self,
+        cfg: TrainingConfig,
+        model: ModelConfig,
+        augment: Augment,
+        watch: Watch | None = None,
+    ) -> None:
+        self.cfg, self.model, self.augment, self.watch = cfg, model, augment, watch
+
+    def key(self) -> dict[str, Any]:
+        own = {"training": asdict(self.cfg), "model": asdict(self.model)}
+        return {**own, "augment": asdict(self.augment), **key_of(self.watch)}
+
+    def make(self, model: nn.Module, data: Images, device: torch.device, fit: Fit) -> Entry:
+        """Train a fresh network."""
+        history = train(self.cfg, model, data, self.augment, device, fit)
+        remark: dict[str, Any] = {"history": history}
+        if fit.watch is not None:
+            remark["predictions"] = fit.watch.predictions[self.name]
+        return state_of(model), remark

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-
 from unlearn.machine import hardware
 
 from . import computing, data, fisher, growth, inversion, loop, several, stages

@@ -8,12 +8,12 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-
 from unlearn.computing import Computing
-from unlearn.data import Images
-from unlearn.errors import UserError
 from unlearn.settings import Config
 from unlearn.stage import Stage
+
+from unlearn.data import Images
+from unlearn.errors import UserError
 from unlearn.training import Training
 
 from .measure import Cell, Options, Result, in_turns, ratios, seconds_of, spread_of

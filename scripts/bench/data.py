@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
-
 from unlearn.augment import Augment, apply_crop, apply_rotation
 from unlearn.stage import seeded
+
 from unlearn.training import ShuffledRows
 
 from .measure import Options, Result, against_the_first, in_turns

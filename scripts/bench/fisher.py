@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
 from unlearn.fisher import fisher_diagonal
 
 from .measure import Options, Result, against_the_first, in_turns

@@ -8,13 +8,13 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from unlearn.settings import Config
+from unlearn.stage import seeded
 
 import unlearn.inversion.losses as L
 from unlearn.inversion.generator import DoublingConv2d, Generator
 from unlearn.inversion.invert import Inversion
 from unlearn.models.probe import running_norms
-from unlearn.settings import Config
-from unlearn.stage import seeded
 
 from .measure import Options, Result, against_the_first, in_turns
 from .subjects import NETWORKS, Network, computing_of, inversion_of, settings, step_of

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from unlearn.data import Images
 from unlearn.settings import Config
 from unlearn.stage import gpu_layout, seeded
+
+from unlearn.data import Images
 from unlearn.training import ShuffledRows, train
 
 from .measure import Cell, Options, Result, in_turns, ratios, spread_of

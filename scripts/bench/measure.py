@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from rich.table import Table
-
 from unlearn.store import write_text
 
 

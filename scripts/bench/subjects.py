@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
 from unlearn.computing import Computing, kernels
+from unlearn.settings import Config, resolve
+from unlearn.stage import Stage, gpu_layout, seeded, seeded_init
+
 from unlearn.inversion.generator import Generator
 from unlearn.inversion.invert import Inversion, build_generator
 from unlearn.models import ModelConfig, build
 from unlearn.models.probe import head_of
-from unlearn.settings import Config, resolve
-from unlearn.stage import Stage, gpu_layout, seeded, seeded_init
 
 CLASSES, TARGET, SHOTS = 10, 7, 30
 Network = tuple[str, int, tuple[int, int, int]]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from omegaconf import MISSING
 from torch import Tensor, nn
 
-from unlearn.augment import Augment
+from unlearn.engine.augment import Augment
+from unlearn.engine.fitting import Fit
+from unlearn.engine.stages import Stage
+from unlearn.engine.store import Entry, state_of
 from unlearn.errors import UserError
 from unlearn.registry import Registry
 from unlearn.relearning import Intention
@@ -30,7 +34,7 @@ class FullAccess:
         training, augment: how the original was trained.
         fresh: makes a freshly initialised network like the original, another one for each seed.
         seed: of everything random.
-        fitting: how trained stages are shown and spread, for ``unlearn.stage.fit``.
+        fit: how its stages are fitted and shown.
     """
 
     original: nn.Module
@@ -41,7 +45,12 @@ class FullAccess:
     augment: Augment
     fresh: Callable[[], nn.Module]
     seed: int
-    fitting: dict[str, Any] = field(default_factory=dict)
+    fit: Fit = field(default_factory=Fit)
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        return next(self.original.parameters()).device
 
 
 @dataclass
@@ -62,11 +71,13 @@ class Baseline(ABC):
     """One baseline. One file with one registered class and one YAML adds another.
 
     Attributes:
+        VERSION: raised whenever its code gives other numbers than before.
         uses: which of the knobs ``intention``, ``shot`` and ``seed`` change its result.
         aim: the intention whose oracle it is measured against; None is the run's own.
         stages: names of the stages that it computes and that are worth keeping.
     """
 
+    VERSION: ClassVar[int] = 1
     uses: ClassVar[frozenset[str]] = frozenset({"seed"})
     aim: ClassVar[str | None] = None
     stages: ClassVar[tuple[str, ...]] = ()
@@ -90,6 +101,35 @@ class Baseline(ABC):
         Raises:
             TrainingDiverged: at a NaN or infinite loss.
         """
+
+
+class BaselineStage(Stage):
+    """What a baseline makes of the original.
+
+    Args:
+        settings: those that a run's result depends on.
+    """
+
+    def __init__(self, baseline: Baseline, settings: Mapping[str, Any]) -> None:
+        self.name, self.VERSION = baseline.name, baseline.VERSION
+        self.baseline, self.settings = baseline, settings
+
+    def key(self) -> dict[str, Any]:
+        parts = ("baseline", "intention", "seed", "model", "training", "augment")
+        return {k: self.settings[k] for k in parts if k in self.settings}
+
+    def make(self, access: FullAccess) -> Entry:
+        """Unlearn.
+
+        Raises:
+            TrainingDiverged: at a NaN or infinite loss.
+        """
+        outcome = self.baseline.unlearn(access)
+        remark: dict[str, Any] = {"history": outcome.history}
+        if access.fit.watch is not None:
+            seen = access.fit.watch.predictions
+            remark["predictions"] = {s: seen[s] for s in self.baseline.stages if s in seen}
+        return state_of(outcome.model), remark
 
 
 def positive(baseline: Baseline, *keys: str) -> None:

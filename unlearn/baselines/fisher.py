@@ -13,10 +13,10 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
-from unlearn.fisher import fisher_diagonal
+from unlearn.baselines.diagonal import fisher_diagonal
+from unlearn.engine.seeding import seeded
 from unlearn.models.probe import head_of
 from unlearn.scenarios import Scenario, Task
-from unlearn.stage import seeded
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from omegaconf import MISSING
 from torch import Tensor, nn
 
-from unlearn.augment import Augment
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
-from unlearn.computing import forward
 from unlearn.data import Images
+from unlearn.engine.augment import Augment
+from unlearn.engine.fitting import LossModule, ShuffledRows
+from unlearn.engine.precision import forward
+from unlearn.engine.seeding import seeded
 from unlearn.errors import UserError, choices
-from unlearn.parallel import spread
-from unlearn.relearning.relearn import freeze_batchnorm
+from unlearn.models.probe import freeze_batchnorm
 from unlearn.scenarios import Scenario, Task
-from unlearn.stage import Stage, fit, generator_on, seeded
-from unlearn.training import ShuffledRows, TrainingConfig
+from unlearn.training import TrainingConfig
 
 
 def l_teachers(logits: Tensor, competent: Tensor, incompetent: Tensor, forget: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def l_teachers(logits: Tensor, competent: Tensor, incompetent: Tensor, forget: T
     )
 
 
-class BadTeaching(Stage):
+class BadTeaching(LossModule):
     """The student's steps over D_e and a part of D_r."""
 
     stage, settings = "incompetent", "baseline"
@@ -65,12 +65,7 @@ class BadTeaching(Stage):
         x = self.augment(self.data.x[batch], self.rng)
         with torch.no_grad():
             good, bad = forward(self.competent, x), forward(self.incompetent, x)
-        return {"loss": l_teachers(spread(self.model, x), good, bad, self.forget[batch])}
-
-    def place(self, device: torch.device) -> None:
-        self.data = Images(self.data.x.to(device), self.data.y.to(device))
-        self.forget = self.forget.to(device)
-        self.rng = self.batches.rng = generator_on(device, self.rng)
+        return {"loss": l_teachers(forward(self.model, x), good, bad, self.forget[batch])}
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.model.parameters(), lr=self.cfg.lr, fused=self.fused)
@@ -107,7 +102,7 @@ class Incompetent(Baseline):
         return 1.7 * self.epochs * self.retained * len(task.train)
 
     def unlearn(self, access: FullAccess) -> Outcome:
-        task, device = access.task, next(access.original.parameters()).device
+        task, device = access.task, access.device
         kept = (~task.forget).nonzero()[:, 0]
         order = torch.randperm(len(kept), generator=seeded(access.seed, "incompetent/retained"))
         number = max(1, round(self.retained * len(kept)))
@@ -125,5 +120,5 @@ class Incompetent(Baseline):
             access.augment,
             access.seed,
         )
-        history = fit(module, module.batches, device, **access.fitting)
+        history = access.fit.run(module, module.batches, device)
         return Outcome(student.eval(), history)

@@ -1,4 +1,4 @@
-"""logit_mask: a control that forgets nothing : it only hides a class.
+"""logit_mask: a control that forgets nothing: it only hides a class.
 
 Whoever erases a whole class must do better than this, which gives D_e = 0 and a D_r no lower than
 the original's by construction.
@@ -41,7 +41,7 @@ class LogitMask(Baseline):
 
     @torch.no_grad()
     def unlearn(self, access: FullAccess) -> Outcome:
-        device = next(access.original.parameters()).device
+        device = access.device
         model = copy.deepcopy(access.original)
         x = access.task.test.x[:1].to(device).to(torch.get_default_dtype()) / 255
         head = model.get_submodule(head_of(model, x))

@@ -15,17 +15,17 @@ import torch.nn.functional as F
 from omegaconf import MISSING
 from torch import Tensor, nn
 
-from unlearn.augment import Augment
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
-from unlearn.computing import forward
 from unlearn.data import Images
+from unlearn.engine.augment import Augment
+from unlearn.engine.fitting import LossModule, ShuffledRows
+from unlearn.engine.precision import forward
+from unlearn.engine.predict import predict
+from unlearn.engine.seeding import seeded
 from unlearn.errors import UserError
-from unlearn.models.probe import predict
-from unlearn.parallel import alone, spread
 from unlearn.relearning.relearn import l_retain
 from unlearn.scenarios import Scenario, Task
-from unlearn.stage import Stage, fit, generator_on, seeded
-from unlearn.training import ShuffledRows, TrainingConfig
+from unlearn.training import TrainingConfig
 
 
 def contrastive_labels(y: Tensor, classes: int, rng: torch.Generator) -> Tensor:
@@ -42,7 +42,7 @@ def l_distil(logits: Tensor, y: Tensor, p: Tensor, alpha: float, temperature: fl
     return alpha * F.cross_entropy(logits, y) + (1 - alpha) * l_retain(logits, p, temperature)
 
 
-class _Step(Stage):
+class _Step(LossModule):
     """What both stages share: SGD over augmented images that lie on the device."""
 
     settings = "baseline"
@@ -59,10 +59,6 @@ class _Step(Stage):
     def images(self, rows: Tensor) -> Tensor:
         return self.augment(self.data.x[rows], self.rng)
 
-    def place(self, device: torch.device) -> None:
-        self.data = Images(self.data.x.to(device), self.data.y.to(device))
-        self.rng = self.batches.rng = generator_on(device, self.rng)
-
     def configure_optimizers(self) -> Any:
         c = self.cfg
         return torch.optim.SGD(
@@ -76,7 +72,7 @@ class Neutralizing(_Step):
     stage = "neutralizing"
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        logits = spread(self.model, self.images(batch))
+        logits = forward(self.model, self.images(batch))
         wrong = contrastive_labels(self.data.y[batch], logits.shape[1], self.rng)
         return {"loss": F.cross_entropy(logits, wrong)}
 
@@ -93,7 +89,7 @@ class Retraining(_Step):
             p = forward(self.original, x).softmax(-1)
         c = self.cfg
         return {
-            "loss": l_distil(spread(self.model, x), self.data.y[batch], p, c.alpha, c.temperature)
+            "loss": l_distil(forward(self.model, x), self.data.y[batch], p, c.alpha, c.temperature)
         }
 
 
@@ -108,8 +104,7 @@ class UntilChance(pl.Callback):
     ) -> None:
         if trainer.global_step % self.per_epoch == 0:
             assert isinstance(pl_module, Neutralizing)
-            with alone():
-                right = predict(pl_module.model, self.erased.x) == self.erased.y.cpu()
+            right = predict(pl_module.model, self.erased.x) == self.erased.y.cpu()
             if right.float().mean() <= self.chance:
                 trainer.should_stop = True
 
@@ -153,8 +148,8 @@ class Neutralized(Baseline):
         first = Neutralizing(self, self.scrub_epochs, model, d_e, access)
         per_epoch = len(first.batches) // self.scrub_epochs
         until = UntilChance(d_e, len(task.classes), per_epoch)
-        history = fit(first, first.batches, device, callbacks=[until], **access.fitting)
+        history = access.fit.run(first, first.batches, device, callbacks=[until])
         second = Retraining(self, self.epochs, model.train(), d_r, access)
         second.original = access.original
-        history = history + fit(second, second.batches, device, **access.fitting)
+        history = history + access.fit.run(second, second.batches, device)
         return Outcome(model.eval(), history)

@@ -7,23 +7,18 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from omegaconf import MISSING
 from torch import Tensor, nn
 
-from unlearn.augment import Augment
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome
 from unlearn.data import Images
-from unlearn.errors import choices
+from unlearn.engine.augment import Augment
+from unlearn.engine.fitting import gpu_layout
 from unlearn.relearning import Given, Intention
-from unlearn.relearning.neg import Neg
-from unlearn.scenarios import Scenario, Task
-from unlearn.stage import fit, gpu_layout
-from unlearn.training import Training, TrainingConfig
-
-FORMS = ("ascent", "complementary")
+from unlearn.scenarios import Task
+from unlearn.training import Trainer, TrainingConfig
 
 
-class OracleTraining(Training):
+class OracleTraining(Trainer):
     """Cross entropy on D_r and the intention's loss on the relabelled D_e, as one mean.
 
     Args:
@@ -47,10 +42,6 @@ class OracleTraining(Training):
         self.intention, self.labels, self.given = intention, labels, given
         self.imposed = bool(given.any())
 
-    def place(self, device: torch.device) -> None:
-        super().place(device)
-        self.labels, self.given = self.labels.to(device), self.given.to(device)
-
     def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
         losses = F.cross_entropy(logits, self.data.y[rows], reduction="none")
         if self.imposed:
@@ -65,28 +56,17 @@ class Oracle(Baseline):
     """A fresh network trained like the original on D_r and D_e as the intention relabels it.
 
     The part of D_e that is not given stays in D_r, with the label it had (Appendix D.1).
-
-    Attributes:
-        negative: the form of intention ``neg``; from scratch the paper's loss has to go on where
-            p is already small, as -log(1 - p) does.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"intention", "shot", "seed"})
     stages: ClassVar[tuple[str, ...]] = ("oracle",)
-    negative: str = MISSING
-
-    def check(self, scenario: Scenario) -> None:
-        if self.negative not in FORMS:
-            raise choices("baseline.negative", self.negative, FORMS)
 
     def passes(self, training: TrainingConfig, task: Task) -> float:
         return training.epochs * len(task.train)
 
     def unlearn(self, access: FullAccess) -> Outcome:
-        task, device = access.task, next(access.original.parameters()).device
-        intention = access.intention
-        if isinstance(intention, Neg):
-            intention = replace(intention, form=self.negative)
+        task, device = access.task, access.device
+        intention = access.intention.for_oracle()
         given = Given(access.original, task.target, task.correct, access.seed)
         erased = task.train.x[access.given].to(device).to(torch.get_default_dtype()) / 255
         soft = intention.relabel(erased, given)
@@ -107,5 +87,5 @@ class Oracle(Baseline):
             labels.to(device),
             marked.to(device),
         )
-        history = fit(module, module.batches, device, **access.fitting)
+        history = access.fit.run(module, module.batches, device)
         return Outcome(model.eval(), history)

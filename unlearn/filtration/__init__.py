@@ -2,6 +2,7 @@
 
 from unlearn.filtration.filtrate import (
     Filter,
+    Filtration,
     FiltrationConfig,
     NotSeparable,
     Proxy,
@@ -9,4 +10,12 @@ from unlearn.filtration.filtrate import (
     split,
 )
 
-__all__ = ["Filter", "FiltrationConfig", "NotSeparable", "Proxy", "filtrate", "split"]
+__all__ = [
+    "Filter",
+    "Filtration",
+    "FiltrationConfig",
+    "NotSeparable",
+    "Proxy",
+    "filtrate",
+    "split",
+]

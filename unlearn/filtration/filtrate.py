@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from omegaconf import MISSING
-from torch import Tensor, nn
+from torch import Tensor
 
-from unlearn.augment import Augment
+from unlearn.engine.augment import Augment
+from unlearn.engine.fitting import lightning, trainer_on
+from unlearn.engine.seeding import seeded
+from unlearn.engine.stages import Stage
+from unlearn.engine.statistics import entropy
+from unlearn.engine.store import Entry
 from unlearn.errors import UserError
 from unlearn.filtration.knee import threshold
 from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
 from unlearn.inversion import Generator
 from unlearn.models.probe import Probe
-from unlearn.stage import seeded
-from unlearn.trainer import quiet_lightning, trainer_on
+from unlearn.problem import Problem
 
 
 @dataclass
 class FiltrationConfig:
-    """How samples are kept and split; see conf/scale/paper.yaml."""
+    """How samples are kept and split; conf/scale/paper.yaml tells where the values are from."""
 
-    per_condition: int = MISSING
-    batch_size: int = MISSING
-    rounds: int = MISSING
-    augmentations: int = MISSING
-    t_ent: float = MISSING
-    bandwidths: list[float] = MISSING
+    per_condition: int = 500
+    batch_size: int = 512
+    rounds: int = 10
+    augmentations: int = 4
+    t_ent: float = 0.5
+    bandwidths: list[float] = field(default_factory=lambda: [0.25])
     threshold: float | None = None
-    shot_copies: int = MISSING
-    drop_unmatched: bool = MISSING
-    whole_class: bool = MISSING
+    shot_copies: int = 5
+    drop_unmatched: bool = False
+    whole_class: bool = False
 
 
 @dataclass
@@ -152,38 +155,46 @@ def split(
     return like, plus & ~like if cfg.drop_unmatched else torch.zeros_like(like)
 
 
-def entropy(p: Tensor) -> Tensor:
-    """H in nats: (B, classes) -> (B,)."""
-    entropies: Tensor = torch.special.entr(p).sum(-1)
-    return entropies
+class Filtration(Stage):
+    """The proxy: the generator's samples, refined, split by their distance to D_e."""
+
+    name = "filtration"
+    VERSION = 1
+
+    def __init__(self, cfg: FiltrationConfig) -> None:
+        self.cfg = cfg
+
+    def key(self) -> dict[str, Any]:
+        return asdict(self.cfg)
+
+    def make(self, problem: Problem, generator: Generator) -> Entry:
+        """Filtrate.
+
+        Raises:
+            NotSeparable: as ``filtrate``.
+        """
+        return filtrate(self.cfg, problem, generator).tensors(), {}
+
+    def sampler(self, problem: Problem, generator: Generator) -> Filter:
+        """Makes more samples, refined in the same way, for fresh ones while relearning."""
+        rng = seeded(problem.seed, "fresh", device=problem.device)
+        return Filter(self.cfg, generator, problem.probe(), problem.augment, rng)
 
 
 @torch.no_grad()
-def filtrate(
-    cfg: FiltrationConfig,
-    generator: Generator,
-    original: nn.Module,
-    shots: Tensor,
-    target: int,
-    augment: Augment,
-    seed: int,
-    head: str | None,
-    penultimate: str | None = None,
-) -> Proxy:
+def filtrate(cfg: FiltrationConfig, problem: Problem, generator: Generator) -> Proxy:
     """Sample the generator, refine, and split by distance to D_e.
 
     Args:
         generator: trained, in eval mode.
-        original: f_o in eval mode.
-        shots: D_e, (k, C, H, W) in [0, 1].
-        target: the label of D_e; target-like samples must be predicted as it.
 
     Raises:
         NotSeparable: if nothing passes the refinement, or nothing or everything is target-like.
     """
-    device = shots.device
-    rng = seeded(seed, "filtration", device=device)
-    probe = Probe(original, head, penultimate)
+    shots, augment, target = problem.shots, problem.augment, problem.target
+    device = problem.device
+    rng = seeded(problem.seed, "filtration", device=device)
+    probe = problem.probe()
     module = Filter(cfg, generator, probe, augment, rng)
     with probe:
         images, p, embedding, conditions = _sample(module, device)
@@ -202,10 +213,9 @@ def filtrate(
     else:
         # What the samples are measured by too: the distance to the one shot.
         within = mmd_to(own[1:].double(), near.double(), bandwidths).cpu()
-    if cfg.threshold is None:
+    t_f = cfg.threshold
+    if t_f is None:
         t_f = threshold(np.asarray(distances), np.asarray(within))[0]
-    else:
-        t_f = cfg.threshold
     conditions = conditions.cpu()
     plus = conditions == generator.conditions - 1
     target_like, dropped = split(cfg, distances, p.cpu(), plus, t_f, target)
@@ -221,19 +231,25 @@ def filtrate(
         bandwidths.cpu(),
         torch.tensor(cfg.whole_class),
     )
-    found = int(target_like.sum())
-    if found == 0 or not proxy.retained.any():
-        called = int((proxy.probabilities.argmax(-1) == target).sum())
-        raise NotSeparable(
-            "filtration",
-            f"{'none' if found == 0 else 'all'} of {len(distances)} samples are target-like at "
-            f"threshold {t_f:.4g} (their distances: {distances.min():.4g} to "
-            f"{distances.max():.4g}; the model calls {called} by the label); look at the sample "
-            "grid and the knee plot, then set filtration.threshold, or train the generator longer "
-            "(inversion.steps)",
-            proxy,
-        )
+    _check_parts(proxy, target)
     return proxy
+
+
+def _check_parts(proxy: Proxy, target: int) -> None:
+    """Refuse a proxy of which nothing, or everything, is target-like."""
+    found, distances = int(proxy.target_like.sum()), proxy.distances
+    if found and proxy.retained.any():
+        return
+    called = int((proxy.probabilities.argmax(-1) == target).sum())
+    raise NotSeparable(
+        "filtration",
+        f"{'none' if found == 0 else 'all'} of {len(distances)} samples are target-like at "
+        f"threshold {float(proxy.threshold):.4g} (their distances: {distances.min():.4g} to "
+        f"{distances.max():.4g}; the model calls {called} by the label); look at the sample "
+        "grid and the knee plot, then set filtration.threshold, or train the generator longer "
+        "(inversion.steps)",
+        proxy,
+    )
 
 
 def _sample(module: Filter, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -246,7 +262,7 @@ def _sample(module: Filter, device: torch.device) -> tuple[Tensor, Tensor, Tenso
         if not len(y):
             break
         z = torch.randn(len(y), g.z, device=device, generator=module.rng)
-        with quiet_lightning():
+        with lightning():
             seen = trainer_on(device).predict(module, Draws(z, y, cfg.batch_size))
         module.to(device)
         columns = [torch.cat(c).to(device) for c in zip(*(seen or []), strict=True)]

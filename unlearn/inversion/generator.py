@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearn.computing import wide
+from unlearn.engine.statistics import wide
 
 
 class DoublingConv2d(nn.Conv2d):

@@ -2,66 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
-from omegaconf import MISSING
-from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 import unlearn.inversion.losses as L
-from unlearn import parallel
-from unlearn.augment import Augment
-from unlearn.computing import Computing, forward, wide
+from unlearn.engine.fitting import Fit, LossModule, gpu_layout
+from unlearn.engine.precision import forward
+from unlearn.engine.seeding import seeded, seeded_init
+from unlearn.engine.stages import Stage
+from unlearn.engine.statistics import channel_means, channel_statistics, pooled, wide
+from unlearn.engine.store import Entry, state_of
 from unlearn.errors import UserError
 from unlearn.inversion.generator import Generator
-from unlearn.models.probe import (
-    Probe,
-    channel_means,
-    flat,
-    running_norms,
-    watched_layers,
-)
-from unlearn.stage import Stage, fit, generator_on, seeded, seeded_init
+from unlearn.models.probe import running_norms, watched_layers
+from unlearn.problem import Problem
 
 
 @dataclass
 class Weights:
     """Weight of each loss; 0 switches it off."""
 
-    ent: float = MISSING
-    aug: float = MISSING
-    tar: float = MISSING
-    bn: float = MISSING
-    div: float = MISSING
-    div_pixel: float = MISSING
-    tv: float = MISSING
+    ent: float = 3.0
+    aug: float = 3.0
+    tar: float = 3.0
+    bn: float = 3.0
+    div: float = 1.0
+    div_pixel: float = 0.0
+    tv: float = 1.0
 
 
 @dataclass
 class InversionConfig:
-    """How the generator is trained; see conf/scale/paper.yaml for the values and their source."""
+    """How the generator is trained; conf/scale/paper.yaml tells where the values are from."""
 
-    steps: int = MISSING
-    batch_size: int = MISSING
-    lr: float = MISSING
-    betas: list[float] = MISSING
-    weight_decay: float = MISSING
-    schedule: str = MISSING
-    z: int = MISSING
-    width: int = MISSING
-    emphasis: float = MISSING
+    steps: int = 7000
+    batch_size: int = 256
+    lr: float = 2e-3
+    betas: list[float] = field(default_factory=lambda: [0.5, 0.999])
+    weight_decay: float = 2e-4
+    schedule: str = "constant"
+    z: int = 100
+    width: int = 16
+    emphasis: float = 1.0
     weights: Weights = field(default_factory=Weights)
-    augmentations: int = MISSING
-    tar_copies: int = MISSING
+    augmentations: int = 4
+    tar_copies: int = 5
     tar_layers: list[str] | None = None
-    squared: bool = MISSING
-    div_scaled: bool = MISSING
-    tv_reduction: str = MISSING
-    grid_every: int = MISSING
+    squared: bool = True
+    div_scaled: bool = True
+    tv_reduction: str = "mean"
+    grid_every: int = 1000
 
 
 def build_generator(
@@ -72,16 +65,11 @@ def build_generator(
         return Generator(classes + 1, shape, cfg.width, cfg.z, cfg.emphasis)
 
 
-class Inversion(Stage):
+class Inverter(LossModule):
     """One step: generate, pass the images and then all their augmentations through f_o, descend.
 
     Args:
         generator: G, trained in place.
-        original: f_o in eval mode, its parameters not requiring gradients.
-        shots: D_e, (n, C, H, W) in [0, 1].
-        target: the label of D_e.
-        classes: the number of classes.
-        head, penultimate: where the embedding is read, as in ``Probe``.
 
     Raises:
         UserError: if a batch cannot hold every condition.
@@ -89,38 +77,28 @@ class Inversion(Stage):
 
     stage = "inversion"
 
-    def __init__(
-        self,
-        cfg: InversionConfig,
-        generator: Generator,
-        original: nn.Module,
-        shots: Tensor,
-        target: int,
-        classes: int,
-        augment: Augment,
-        seed: int,
-        head: str | None,
-        penultimate: str | None = None,
-    ) -> None:
+    def __init__(self, cfg: InversionConfig, generator: Generator, problem: Problem) -> None:
         super().__init__(cfg.steps)
+        classes, device = problem.classes, problem.device
         if cfg.batch_size < classes + 1:
             raise UserError(
                 "inversion.batch_size",
                 f"{cfg.batch_size} is fewer than the {classes + 1} conditions (classes and y+)",
             )
-        self.cfg, self.generator, self.classes, self.augment = cfg, generator, classes, augment
-        self.rng = seeded(seed, "inversion", device=shots.device)
+        self.cfg, self.generator, self.classes = cfg, generator, classes
+        self.augment = problem.augment
+        self.rng = seeded(problem.seed, "inversion", device=device)
+        original = problem.original
         # Outside the module's children: Lightning must neither train nor move f_o.
         self.frozen = {"f_o": original}
         self.bn_layers = tuple(running_norms(original)) if cfg.weights.bn else ()
         self.running = _running(original)
         self.tar_layers = watched_layers(original, cfg.tar_layers) if cfg.weights.tar else ()
-        layers = tuple(dict.fromkeys(self.bn_layers + self.tar_layers))
-        self.probe = Probe(original, head, penultimate, layers)
+        self.probe = problem.probe(tuple(dict.fromkeys(self.bn_layers + self.tar_layers)))
         self.labels = torch.cat(
-            [torch.arange(classes, device=shots.device), shots.new_tensor([target]).long()]
+            [torch.arange(classes, device=device), torch.tensor([problem.target], device=device)]
         )
-        self.targets = self._target_statistics(shots)
+        self.targets = self._target_statistics(problem.shots)
 
     @torch.no_grad()
     def _target_statistics(self, shots: Tensor) -> list[Tensor]:
@@ -133,12 +111,6 @@ class Inversion(Stage):
         self.probe.seen.inputs.clear()
         return means
 
-    def place(self, device: torch.device) -> None:
-        self.running = _running(self.frozen["f_o"].to(device))
-        self.rng = generator_on(device, self.rng)
-        self.labels = self.labels.to(device)
-        self.targets = [t.to(device) for t in self.targets]
-
     def draw(self, number: int) -> tuple[Tensor, Tensor]:
         """Noise (number, z) and conditions (number,), as even over Y+ as ``number`` allows."""
         device = self.labels.device
@@ -150,21 +122,17 @@ class Inversion(Stage):
     def losses(self, batch: Any) -> dict[str, Tensor]:
         w, b = self.cfg.weights, self.cfg.batch_size
         z, y = self.draw(b)
-        x = parallel.spread(self.generator, z, y)
+        x = forward(self.generator, z, y)
         number = self.cfg.augmentations if w.aug else 0
-        augmented = [self.augment(x, self.rng) for _ in range(number)]
-        views = [parallel.share(v) for v in augmented]
+        views = [self.augment(x, self.rng) for _ in range(number)]
         if views and x.device.type != "cpu":
             # One pass; a CPU's cache likes the augmentations better one by one.
             views = [torch.cat(views)]
         with self.probe as probe:
-            logits, embedding = probe(parallel.share(x))
+            logits, embedding = probe(x)
             inputs = dict(probe.seen.inputs)
-        own = len(logits)
         logits = torch.cat([logits, *(forward(self.frozen["f_o"], v) for v in views)])
-        answers = logits.view(1 + number, own, -1).transpose(0, 1)
-        logits = parallel.gather(answers, b).transpose(0, 1)
-        embedding = parallel.gather(embedding, b)
+        logits = logits.view(1 + number, b, -1)
         parts = {"ent": L.l_ent(logits[0], self.labels[y])}
         if w.aug:
             p = logits.softmax(-1)
@@ -172,11 +140,11 @@ class Inversion(Stage):
         if self.tar_layers:
             # A weighted sum: choosing the rows would wait for a GPU.
             plus = (y == self.classes).to(x.dtype)
-            weight = parallel.share(plus / plus.sum())
-            means = [parallel.total(weight @ flat(wide(inputs[n]))) for n in self.tar_layers]
+            weight = plus / plus.sum()
+            means = [weight @ pooled(wide(inputs[n])) for n in self.tar_layers]
             parts["tar"] = L.l_tar(means, self.targets, self.cfg.squared)
         if self.bn_layers:
-            seen = [parallel.channel_statistics(inputs[n]) for n in self.bn_layers]
+            seen = [channel_statistics(inputs[n]) for n in self.bn_layers]
             parts["bn"] = L.l_bn(
                 [mean for mean, _ in seen],
                 [variance for _, variance in seen],
@@ -211,37 +179,39 @@ class Inversion(Stage):
         }
 
 
-def invert(
-    module: Inversion,
-    device: torch.device,
-    callbacks: Sequence[pl.Callback] = (),
-    logger: Logger | None = None,
-    progress: bool = False,
-    devices: int = 1,
-    computing: Computing | None = None,
-) -> list[dict[str, float]]:
-    """Train the module's generator in place; returns the history of its losses.
+class Inversion(Stage):
+    """The generator, trained against f_o and the statistics of the shots."""
 
-    Raises:
-        TrainingDiverged: at a NaN or infinite loss.
-        UserError: if there are more ``devices`` than images in a batch.
-    """
-    rows = module.cfg.batch_size
-    if devices > rows:
-        raise UserError("trainer.devices", f"{devices} are more than inversion.batch_size={rows}")
-    module.generator.train()
-    history = fit(
-        module,
-        list(range(module.steps)),
-        device,
-        callbacks=callbacks,
-        logger=logger,
-        progress=progress,
-        devices=devices,
-        computing=computing,
-    )
-    module.generator.eval()
-    return history
+    name = "inversion"
+    VERSION = 1
+
+    def __init__(self, cfg: InversionConfig) -> None:
+        self.cfg = cfg
+
+    def key(self) -> dict[str, Any]:
+        return asdict(replace(self.cfg, grid_every=0))  # that only shows something
+
+    def make(self, problem: Problem, fit: Fit) -> Entry:
+        """Train a generator.
+
+        Raises:
+            TrainingDiverged: at a NaN or infinite loss.
+        """
+        generator = self._fresh(problem).train()
+        module = Inverter(self.cfg, generator, problem)
+        shown = replace(fit, watch=None)
+        history = shown.run(module, list(range(module.steps)), problem.device)
+        return state_of(generator), {"history": history}
+
+    def generator(self, problem: Problem, state: dict[str, Tensor]) -> Generator:
+        """The trained generator, in eval mode."""
+        generator = self._fresh(problem)
+        generator.load_state_dict(state)
+        return generator.eval()
+
+    def _fresh(self, problem: Problem) -> Generator:
+        generator = build_generator(self.cfg, problem.classes, problem.shape, problem.seed)
+        return gpu_layout(generator.to(problem.device))
 
 
 def _running(model: nn.Module) -> list[tuple[Tensor, Tensor]]:

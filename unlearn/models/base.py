@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from omegaconf import MISSING
 from torch import Tensor, nn
 
 from unlearn.errors import choices
@@ -24,9 +23,9 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 class ModelConfig:
     """A classifier's architecture: registered name, norm (batch, layer, instance), first width."""
 
-    name: str = MISSING
-    norm: str = MISSING
-    width: int = MISSING
+    name: str = "preact_resnet18"
+    norm: str = "batch"
+    width: int = 64
     checkpoint: str | None = None
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
-from unlearn.computing import forward, wide
+from unlearn.engine.precision import forward
+from unlearn.engine.predict import evaluating
+from unlearn.engine.statistics import pooled, wide
 from unlearn.errors import UserError
 
-NORM_TYPES = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+NORM_TYPES = (*BATCHNORMS, nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclass
@@ -52,38 +51,6 @@ def head_of(model: nn.Module, images: Tensor) -> str:
             "embedding, one of model.named_modules()",
         )
     return last[-1][0]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode, each one's own mode restored after."""
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@torch.no_grad()
-def predict(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
-    """Predicted classes (N,) of uint8 images (N, C, H, W), on the CPU.
-
-    The model is in eval mode for it, and the random state is left alone.
-    """
-    device = next(model.parameters()).device
-    with evaluating(model), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        parts = [
-            model(part.to(device, torch.get_default_dtype()) / 255).argmax(-1).cpu()
-            for part in x.split(batch_size)
-        ]
-    return torch.cat(parts)
-
-
-def flat(features: Tensor) -> Tensor:
-    """(B, d, ...) -> (B, d): means over space, as a classifier's pooling would take."""
-    return features.flatten(2).mean(2) if features.dim() > 2 else features
 
 
 class Probe:
@@ -134,7 +101,7 @@ class Probe:
         if self.seen.embedding is None:
             raise UserError("penultimate", f"layer {self.penultimate!r} took no part in the pass")
         embedding, self.seen.embedding = self.seen.embedding, None
-        return logits, wide(flat(embedding))
+        return logits, wide(pooled(embedding))
 
     def _keep(self, name: str):  # type: ignore[no-untyped-def]
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -149,13 +116,20 @@ class Probe:
         self.seen.embedding = output
 
 
-def running_norms(model: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
+def running_norms(model: nn.Module) -> dict[str, nn.Module]:
     """The BatchNorm layers that hold running statistics of the training data."""
     return {
         name: m
         for name, m in model.named_modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None
+        if isinstance(m, BATCHNORMS) and m.running_mean is not None
     }
+
+
+def freeze_batchnorm(model: nn.Module) -> None:
+    """Keep the running statistics as they are; the affine parameters go on learning."""
+    for module in model.modules():
+        if isinstance(module, BATCHNORMS):
+            module.eval()
 
 
 def watched_layers(model: nn.Module, patterns: list[str] | None) -> tuple[str, ...]:
@@ -174,39 +148,3 @@ def watched_layers(model: nn.Module, patterns: list[str] | None) -> tuple[str, .
         return tuple(found)
     norms = [n for n, m in named if isinstance(m, NORM_TYPES)]
     return tuple(norms or [n for n, m in named if isinstance(m, weighted)])
-
-
-def channel_means(x: Tensor) -> Tensor:
-    """mu over all but the channel axis: (B, C, ...) -> (C,)."""
-    x = wide(x)
-    return x.flatten(2).mean((0, 2)) if x.dim() > 2 else x.mean(0)
-
-
-def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over all but the channel axis: (B, C, ...) -> (C,), (C,)."""
-    x = wide(x)
-    x = x.flatten(2) if x.dim() > 2 else x[..., None]
-    mean, variance = _Moments.apply(x)  # type: ignore[no-untyped-call]
-    return mean, variance
-
-
-class _Moments(torch.autograd.Function):
-    """Mean and biased variance of (B, C, n), whose gradient is one product and sum.
-
-    On the CPU several times as fast as ``torch.var_mean``, most of all backwards.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean = x.mean((0, 2))
-        norm = torch.linalg.vector_norm(x - mean[:, None], dim=(0, 2))
-        ctx.save_for_backward(x, mean)
-        return mean, norm.square() / (x.shape[0] * x.shape[2])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, to_mean: Tensor, to_variance: Tensor) -> Tensor:
-        x, mean = ctx.saved_tensors
-        number = x.shape[0] * x.shape[2]
-        slope = to_variance * (2 / number)
-        return torch.addcmul((to_mean / number - slope * mean)[:, None], x, slope[:, None])

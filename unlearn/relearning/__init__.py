@@ -1,10 +1,7 @@
-"""Relearning (Section 4.3): one small class per intention."""
+"""Relearning (Section 4.3): adjusting the model on D~_r and the relabelled D~_e."""
 
-from unlearn.registry import import_all
-from unlearn.relearning.base import INTENTIONS, Given, Intention
+from unlearn.relearning.intentions import INTENTIONS, Given, Intention
 from unlearn.relearning.lesson import RelearningConfig
-from unlearn.relearning.relearn import relearn
+from unlearn.relearning.relearn import Relearning
 
-import_all(__name__, __path__)
-
-__all__ = ["INTENTIONS", "Given", "Intention", "RelearningConfig", "relearn"]
+__all__ = ["INTENTIONS", "Given", "Intention", "Relearning", "RelearningConfig"]

@@ -10,17 +10,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unlearn.computing import forward
+from unlearn.engine.precision import forward
+from unlearn.engine.predict import evaluating
 from unlearn.filtration import Filter, Proxy, split
 from unlearn.filtration.mmd import mmd_to
-from unlearn.models.probe import evaluating
-from unlearn.relearning.base import Given, Intention
+from unlearn.problem import Problem
+from unlearn.relearning.intentions import Given
 from unlearn.relearning.lesson import Lesson, Portion, without
-from unlearn.stage import generator_on
 
 
 class Fresh:
-    """A source of relearning data: for each stored sample another of the same condition.
+    """Relearning data: for each stored sample another of the same condition.
 
     It is refined and split as the stored ones were, by the same threshold; what is not refined
     counts for nothing. The given images stay.
@@ -28,8 +28,9 @@ class Fresh:
     Args:
         lesson: the stored data.
         sampler: generates and refines.
+        given: what the intention may look at.
+        problem: f_o and D_e.
         proxy: how the stored samples were split.
-        shots: D_e, (k, C, H, W) in [0, 1].
         model: the one that relearns.
         candidates: how many are made for each that is taken.
     """
@@ -38,29 +39,18 @@ class Fresh:
         self,
         lesson: Lesson,
         sampler: Filter,
-        proxy: Proxy,
-        shots: Tensor,
-        intention: Intention,
         given: Given,
+        problem: Problem,
+        proxy: Proxy,
         model: nn.Module,
         candidates: int,
     ) -> None:
-        self.lesson, self.sampler, self.given, self.intention = lesson, sampler, given, intention
+        self.lesson, self.sampler, self.given = lesson, sampler, given
         self.model, self.candidates = model, candidates
-        self.bandwidths, self.threshold = proxy.bandwidths, proxy.threshold
+        device = problem.device
+        self.bandwidths, self.threshold = proxy.bandwidths.to(device), proxy.threshold.to(device)
         with torch.no_grad(), sampler.probe:
-            self.near = sampler.probe(shots)[1].double()
-        self.place(shots.device)
-
-    def place(self, device: torch.device) -> None:
-        self.lesson.place(device)
-        self.sampler.to(device)
-        self.sampler.rng = generator_on(device, self.sampler.rng)
-        self.given.original.to(device)
-        if self.given.untrained is not None:
-            self.given.untrained.to(device)
-        for name in ("near", "bandwidths", "threshold"):
-            setattr(self, name, getattr(self, name).to(device))
+            self.near = sampler.probe(problem.shots)[1].double()
 
     @torch.no_grad()
     def take(self, rows: Tensor) -> Portion:
@@ -69,7 +59,7 @@ class Fresh:
         made = [self._sample(conditions.clamp_min(0)) for _ in range(self.candidates)]
         new = made[0] if len(made) == 1 else self._hardest(made)
         if self.lesson.imposed:
-            answers = self.intention.relabel(new.images, self.given)
+            answers = self.lesson.intention.relabel(new.images, self.given)
             assert answers is not None
             new.labels = torch.where(new.forget[:, None], answers.to(new.labels.dtype), new.labels)
         stays = conditions < 0

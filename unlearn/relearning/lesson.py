@@ -6,30 +6,28 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from omegaconf import MISSING
 from torch import Tensor
 
 from unlearn.filtration import Proxy
-from unlearn.relearning.base import Given, Intention
+from unlearn.relearning.intentions import Given, Intention
 
 
 @dataclass
 class RelearningConfig:
-    """How the model is adjusted; see conf/scale/paper.yaml."""
+    """How the model is adjusted; conf/scale/paper.yaml tells where the values are from."""
 
-    epochs: int = MISSING
-    batch_size: int = MISSING
-    lr: float = MISSING
-    momentum: float = MISSING
-    weight_decay: float = MISSING
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 2e-5
     clip: float | None = None
-    batchnorm: str = MISSING
-    temperature: float = MISSING
-    shot_copies: int = MISSING
-    forget_weight: float = MISSING
-    fresh: bool = MISSING
-    candidates: int = MISSING
-    negative: str = MISSING
+    batchnorm: str = "train"
+    temperature: float = 1.0
+    shot_copies: int = 0
+    forget_weight: float = 1.0
+    fresh: bool = False
+    candidates: int = 1
 
 
 @dataclass
@@ -56,13 +54,15 @@ class Lesson:
         images: uint8 (n, C, H, W): samples, and after them the given images.
         labels: soft labels (n, classes): f_o's on D~_r, the intention's on D~_e.
         forget: (n,) bool, D~_e.
-        imposed: whether the intention says anything on D~_e after scrubbing.
+        intention: what D~_e shall be answered.
+        imposed: whether it says anything on D~_e after scrubbing.
         conditions: what each was generated for, (n,) in Y+; -1 for the given images.
     """
 
     images: Tensor
     labels: Tensor
     forget: Tensor
+    intention: Intention
     imposed: bool
     conditions: Tensor
 
@@ -72,18 +72,11 @@ class Lesson:
         forget = self.forget[rows]
         return Portion(images, self.labels[rows], ~forget, forget)
 
-    def place(self, device: torch.device) -> None:
-        """Move to another device."""
-        for name in ("images", "labels", "forget", "conditions"):
-            setattr(self, name, getattr(self, name).to(device))
 
-
-class Source(Protocol):
+class Data(Protocol):
     """Where a step's data come from: the stored samples, or fresh ones in their place."""
 
     def take(self, rows: Tensor) -> Portion: ...
-
-    def place(self, device: torch.device) -> None: ...
 
 
 def prepare(
@@ -112,6 +105,7 @@ def prepare(
         torch.cat([images[retained], erased]),
         torch.cat([p, labels.to(p.dtype)]),
         torch.cat([retained.new_zeros(len(p)), retained.new_ones(len(erased))]),
+        intention,
         imposed,
         torch.cat(
             [

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
-from unlearn.augment import Augment
-from unlearn.computing import Computing
+from unlearn.engine.augment import Augment
+from unlearn.engine.fitting import Fit, LossModule, batched, number_of_batches
+from unlearn.engine.precision import forward
+from unlearn.engine.seeding import seeded
+from unlearn.engine.stages import Stage
+from unlearn.engine.store import Entry, state_of
+from unlearn.engine.watch import Watch, key_of
 from unlearn.filtration import Filter, Proxy
-from unlearn.parallel import spread
-from unlearn.relearning.base import Given, Intention
+from unlearn.models.probe import freeze_batchnorm
+from unlearn.problem import Problem
 from unlearn.relearning.fresh import Fresh
-from unlearn.relearning.lesson import Lesson, RelearningConfig, Source, prepare
-from unlearn.stage import Stage, fit, generator_on, seeded
-from unlearn.watch import Watch
+from unlearn.relearning.intentions import Given, Intention
+from unlearn.relearning.lesson import Data, Lesson, RelearningConfig, prepare
 
 
 class Batches:
@@ -34,7 +37,9 @@ class Batches:
         everything = torch.arange(len(lesson.forget), device=lesson.forget.device)
         later = everything if lesson.imposed else everything[~lesson.forget]
         self.epochs = [everything if e < scrub else later for e in range(cfg.epochs)]
-        self.ends = list(accumulate(-(-len(rows) // self.size) for rows in self.epochs))
+        self.ends = list(
+            accumulate(number_of_batches(len(rows), self.size) for rows in self.epochs)
+        )
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -43,11 +48,11 @@ class Batches:
         """Rows and whether they are scrubbed."""
         for epoch, rows in enumerate(self.epochs):
             order = torch.randperm(len(rows), device=rows.device, generator=self.rng)
-            for part in rows[order].split(self.size):
+            for part in batched(rows[order], self.size):
                 yield part, epoch < self.scrub
 
 
-class Relearner(Stage):
+class Relearner(LossModule):
     """One step: soft cross entropy on D~_r and the intention's loss on D~_e, as one mean."""
 
     stage = "relearning"
@@ -57,22 +62,20 @@ class Relearner(Stage):
         cfg: RelearningConfig,
         model: nn.Module,
         lesson: Lesson,
-        intention: Intention,
         augment: Augment,
         seed: int,
-        source: Source,
+        data: Data,
     ) -> None:
         self.rng = seeded(seed, "relearning", device=lesson.images.device)
-        self.batches = Batches(lesson, cfg, intention.scrub_epochs, self.rng)
+        self.batches = Batches(lesson, cfg, lesson.intention.scrub_epochs, self.rng)
         super().__init__(len(self.batches))
         self.cfg, self.model, self.augment = cfg, model, augment
-        self.lesson, self.intention = lesson, intention
-        self.source = source
+        self.lesson, self.data = lesson, data
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         rows, scrubbing = batch
-        portion = self.source.take(rows)
-        logits = spread(self.model, self.augment(portion.images, self.rng))
+        portion = self.data.take(rows)
+        logits = forward(self.model, self.augment(portion.images, self.rng))
         retain, forget, labels = portion.retain, portion.forget, portion.labels
         # By weights: to choose rows, the host would have to wait for a GPU.
         shares = {"retain": (l_retain_each(logits, labels, self.cfg.temperature), retain)}
@@ -82,7 +85,7 @@ class Relearner(Stage):
             # Labels of D~_r may be such that a loss for D~_e has no gradient.
             one_hot = F.one_hot(labels.argmax(-1), labels.shape[1]).to(labels.dtype)
             safe = torch.where(forget[:, None], labels, one_hot)
-            shares["forget"] = (self.intention.losses(logits, safe), forget)
+            shares["forget"] = (self.lesson.intention.losses(logits, safe), forget)
         weights = {"retain": 1.0, "forget": self.cfg.forget_weight}
         sums = {k: (each * chosen).sum() for k, (each, chosen) in shares.items()}
         total = torch.stack([weights[k] * v for k, v in sums.items()]).sum() / len(rows)
@@ -94,11 +97,6 @@ class Relearner(Stage):
             logits.shape[1], (len(logits),), device=logits.device, generator=self.rng
         )
         return F.cross_entropy(logits, labels, reduction="none")
-
-    def place(self, device: torch.device) -> None:
-        self.source.place(device)  # and with it the lesson
-        self.rng = self.batches.rng = generator_on(device, self.rng)
-        self.batches.epochs = [rows.to(device) for rows in self.batches.epochs]
 
     def configure_optimizers(self) -> Any:
         c = self.cfg
@@ -131,68 +129,47 @@ def l_retain_each(logits: Tensor, p: Tensor, temperature: float = 1.0) -> Tensor
     return temperature**2 * F.cross_entropy(logits / temperature, soft, reduction="none")
 
 
-def freeze_batchnorm(model: nn.Module) -> None:
-    """Keep the running statistics as they are; the affine parameters go on learning."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+class Relearning(Stage):
+    """The unlearned model: a copy of f_o, adjusted to the intention."""
 
+    name = "relearning"
+    VERSION = 1
 
-def relearn(
-    cfg: RelearningConfig,
-    original: nn.Module,
-    proxy: Proxy,
-    shots: Tensor,
-    intention: Intention,
-    target: int,
-    correct: int | None,
-    augment: Augment,
-    seed: int,
-    callbacks: Sequence[pl.Callback] = (),
-    logger: Logger | None = None,
-    progress: bool = False,
-    watch: Watch | None = None,
-    devices: int = 1,
-    computing: Computing | None = None,
-    sampler: Filter | None = None,
-) -> tuple[nn.Module, list[dict[str, float]]]:
-    """Adjust a copy of f_o to the intention.
+    def __init__(
+        self,
+        cfg: RelearningConfig,
+        intention: Intention,
+        correct: int | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.cfg, self.intention, self.correct, self.watch = cfg, intention, correct, watch
 
-    Args:
-        original: f_o in eval mode, left as it is.
-        proxy: the refined and split samples.
-        shots: D_e, (k, C, H, W) in [0, 1].
-        target: the label of D_e; ``correct`` its right label, where known.
-        watch: images whose predictions are counted after every epoch.
-        devices: how many share each batch, see ``stage.fit``.
-        sampler: makes samples; needed where ``cfg.fresh``.
+    def key(self) -> dict[str, Any]:
+        own = {"relearning": asdict(self.cfg), "intention": asdict(self.intention)}
+        return {**own, "correct": self.correct, **key_of(self.watch)}
 
-    Returns:
-        The unlearned model in eval mode, and the history of losses.
+    def make(self, problem: Problem, proxy: Proxy, sampler: Filter, fit: Fit) -> Entry:
+        """Relearn.
 
-    Raises:
-        TrainingDiverged: at a NaN or infinite loss.
-    """
-    given = Given(original, target, correct, seed)
-    lesson = prepare(cfg, proxy, shots, intention, given)
-    model = copy.deepcopy(original).train().requires_grad_(True)
-    if cfg.batchnorm == "frozen":
-        freeze_batchnorm(model)
-    source: Source = lesson
-    if cfg.fresh:
-        assert sampler is not None
-        source = Fresh(lesson, sampler, proxy, shots, intention, given, model, cfg.candidates)
-    module = Relearner(cfg, model, lesson, intention, augment, seed, source)
-    history = fit(
-        module,
-        module.batches,
-        shots.device,
-        clip=cfg.clip,
-        callbacks=callbacks,
-        logger=logger,
-        progress=progress,
-        watch=watch,
-        devices=devices,
-        computing=computing,
-    )
-    return model.eval(), history
+        Args:
+            proxy: the refined and split samples.
+            sampler: makes more samples, where ``fresh`` ones are wanted.
+
+        Raises:
+            TrainingDiverged: at a NaN or infinite loss.
+        """
+        cfg = self.cfg
+        given = Given(problem.original, problem.target, self.correct, problem.seed)
+        lesson = prepare(cfg, proxy, problem.shots, self.intention, given)
+        model = copy.deepcopy(problem.original).train().requires_grad_(True)
+        if cfg.batchnorm == "frozen":
+            freeze_batchnorm(model)
+        data: Data = lesson
+        if cfg.fresh:
+            data = Fresh(lesson, sampler, given, problem, proxy, model, cfg.candidates)
+        module = Relearner(cfg, model, lesson, problem.augment, problem.seed, data)
+        history = fit.run(module, module.batches, problem.device, clip=cfg.clip)
+        remark: dict[str, Any] = {"history": history}
+        if fit.watch is not None:
+            remark["predictions"] = fit.watch.predictions[self.name]
+        return state_of(model), remark

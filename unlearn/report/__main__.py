@@ -7,15 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from unlearn.config import CONF
+from unlearn.config.tables import list_experiments
+from unlearn.engine.store import write_text
 from unlearn.errors import UserError, choices
-from unlearn.experiments import list_experiments
 from unlearn.report.html import page
 from unlearn.report.readme import refresh
 from unlearn.report.runs import find_runs
 from unlearn.report.sheet import build
 from unlearn.report.text import latex, long_form, markdown
-from unlearn.settings import CONF
-from unlearn.store import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

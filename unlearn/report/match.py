@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from unlearn.experiments import Cell, list_experiments, load_table
+from unlearn.config import CONF, relevant, resolve
+from unlearn.config.tables import Cell, list_experiments, load_table
 from unlearn.report.runs import Found, Run, flat
-from unlearn.settings import CONF, relevant, resolve
 
 # Watching does not change the result.
 OBSERVING = "track_predictions"

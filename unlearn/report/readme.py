@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from unlearn.config.tables import list_experiments
 from unlearn.errors import UserError, choices
-from unlearn.experiments import list_experiments
 from unlearn.report.measures import measure
 from unlearn.report.runs import find_runs
 from unlearn.report.sheet import Entry, Sheet, build

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from unlearn.experiments import Table, load_table
+from unlearn.config.tables import Table, load_table
 from unlearn.report.match import Filled, fill
 from unlearn.report.measures import EXTRAS, measure
 from unlearn.report.paper import PaperTable, Printed, paper_tables

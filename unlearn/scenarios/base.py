@@ -14,9 +14,9 @@ from torch import Tensor
 
 from unlearn.data import SOURCES, Images, Pair, Source
 from unlearn.data.base import first_per_class
+from unlearn.engine.seeding import seeded
 from unlearn.errors import UserError
 from unlearn.registry import Registry
-from unlearn.stage import seeded
 
 
 @dataclass
@@ -92,6 +92,15 @@ class Scenario(ABC):
     def identity(self) -> str:
         """What else than the settings tells two versions of the task apart."""
         return ""
+
+    def labels(self) -> str:
+        """What the labels of D depend on, other than the source; empty for the true ones."""
+        return ""
+
+    @property
+    def folder(self) -> str:
+        """What its runs' folder is called."""
+        return self.name
 
 
 SCENARIOS: Registry[type[Scenario]] = Registry("scenario")

@@ -49,3 +49,6 @@ class MislabelledCrossedSevens(CrossedSevens):
         task.train = Images(task.train.x, labels)
         task.target, task.correct = 2, 7
         return task
+
+    def labels(self) -> str:
+        return f"{self.name} {self.identity()}"

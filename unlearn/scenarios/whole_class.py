@@ -42,6 +42,10 @@ class ClassMNIST(Scenario):
     def task(self, pair: Pair, source: Source) -> Task:
         return forget_class(pair, source, self.digit)
 
+    @property
+    def folder(self) -> str:
+        return f"{self.name}-{self.digit}"
+
     def check(self) -> None:
         if not 0 <= self.digit <= 9:
             raise UserError("scenario.digit", f"{self.digit} is not one of 0 to 9")
@@ -62,6 +66,10 @@ class NamedClass(Scenario):
         if self.class_name not in pair.classes:
             raise choices("scenario.class_name", self.class_name, pair.classes)
         return forget_class(pair, source, pair.classes.index(self.class_name))
+
+    @property
+    def folder(self) -> str:
+        return f"{self.name}-{self.class_name}"
 
 
 @SCENARIOS.register("class_cifar10")

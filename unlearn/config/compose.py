@@ -1,0 +1,106 @@
+"""Composing the configuration from conf/ and overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
+from omegaconf import OmegaConf
+
+from unlearn.config.ranges import check_ranges
+from unlearn.config.schema import Config, register
+from unlearn.errors import UserError, did_you_mean
+from unlearn.forget import Settings
+from unlearn.relearning import INTENTIONS, Intention
+
+_HERE = Path(__file__).resolve().parents[1]
+# A checkout keeps conf/ beside the package, an installed wheel inside it.
+CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
+
+
+def names(group: str) -> list[str]:
+    """What there is of a group of conf/."""
+    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+
+
+def resolve(overrides: Sequence[str]) -> Config:
+    """Compose ``conf/config.yaml`` with overrides, typed but not yet checked."""
+    register()
+    before = get_gh_backup()  # a job may be running under Hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("config", overrides=list(overrides))
+    finally:
+        restore_gh_from_backup(before)
+    return typed(composed)
+
+
+def typed(composed: Any) -> Config:
+    """A composed configuration as dataclasses, every interpolation resolved."""
+    _refuse_strangers(composed, "")
+    OmegaConf.resolve(composed)
+    return cast(Config, OmegaConf.to_object(composed))
+
+
+def settings(scale: str = "paper", *overrides: str) -> Settings:
+    """What ``unlearn.forget`` takes, from conf/.
+
+    Args:
+        scale: a name in conf/scale.
+        overrides: settings as on the command line, ``inversion.steps=500``.
+
+    Raises:
+        UserError: naming the key and what is allowed.
+
+    Example:
+        >>> settings("demo", "inversion.steps=500").inversion.steps
+        500
+    """
+    cfg = resolve([f"scale={scale}", *overrides])
+    check_ranges(cfg)
+    others = [o for o in overrides if not o.startswith("intention")]
+    intentions = {
+        name: resolve([f"scale={scale}", *others, f"intention={name}"]).intention
+        for name in INTENTIONS
+        if name != cfg.intention.name
+    }
+    return unlearner_settings(cfg, intentions)
+
+
+def unlearner_settings(cfg: Config, intentions: Mapping[str, Intention] | None = None) -> Settings:
+    """The unlearner's part of a configuration, with more intentions beside its own."""
+    return Settings(
+        cfg.augment,
+        cfg.inversion,
+        cfg.filtration,
+        cfg.relearning,
+        cfg.networks,
+        {**(intentions or {}), cfg.intention.name: cfg.intention},
+        cfg.scale,
+    )
+
+
+def _refuse_strangers(node: Any, path: str) -> None:
+    """Raise for keys that the schema lacks; Hydra's ``+key=value`` lets them in."""
+    schema = OmegaConf.get_type(node)
+    if not is_dataclass(schema):
+        return
+    known = [f.name for f in fields(schema)]
+    for key in node:
+        if key not in known:
+            raise unknown_key(f"{path}{key}", known)
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            _refuse_strangers(node[key], f"{path}{key}.")
+
+
+def unknown_key(name: str, known: Sequence[str]) -> UserError:
+    """For a key that does not exist: the nearest one and all its neighbours."""
+    parent = name.rpartition(".")[0]
+    near = did_you_mean(name, [f"{parent}.{k}" if parent else k for k in known])
+    return UserError(name, f"no such setting{near}; there are {', '.join(known)}")

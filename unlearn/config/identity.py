@@ -1,0 +1,43 @@
+"""Which settings a run's result depends on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from unlearn.config.schema import Config
+
+# What the result does not depend on.
+INCIDENTAL = (
+    "experiment",
+    "output_dir",
+    "data_dir",
+    "device",
+    "logger",
+    "jobs",
+    "threads",
+)
+
+
+def method_of(cfg: Config) -> str:
+    """``ours`` or the baseline's name."""
+    return "ours" if cfg.baseline is None else cfg.baseline.name
+
+
+def relevant(cfg: Config) -> dict[str, Any]:
+    """The settings that a run's result depends on, as plain values.
+
+    A baseline's result does not depend on how we invert, filtrate and relearn, nor on the knobs
+    that it does not use.
+    """
+    values = {k: v for k, v in asdict(cfg).items() if k not in INCIDENTAL}
+    values["inversion"]["grid_every"] = 0
+    if cfg.baseline is None:
+        return values
+    for unused in ("inversion", "filtration", "relearning"):
+        del values[unused]
+    for knob in {"intention", "shot", "seed"} - cfg.baseline.uses:
+        del values[knob]
+    if "intention" in cfg.baseline.uses:
+        values["intention"] = asdict(cfg.intention.for_oracle())
+    return values

@@ -1,0 +1,93 @@
+"""The schema of the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from unlearn.baselines import BASELINES, Baseline
+from unlearn.config.private import BasicSweeperConf
+from unlearn.engine.augment import Augment
+from unlearn.engine.precision import Precision
+from unlearn.filtration import FiltrationConfig
+from unlearn.inversion import InversionConfig
+from unlearn.models import ModelConfig
+from unlearn.registry import Registry
+from unlearn.relearning import INTENTIONS, Intention, RelearningConfig
+from unlearn.scenarios import SCENARIOS, Scenario
+from unlearn.training import TrainingConfig
+
+
+@dataclass
+class Config:
+    """Everything a run depends on. The values are in conf/, the knobs on top in ``KNOBS``."""
+
+    scenario: Scenario = MISSING
+    intention: Intention = MISSING
+    baseline: Baseline | None = None
+    shot: int | float | str = MISSING
+    seed: int = MISSING
+    scale: str = MISSING
+    data: str = MISSING
+    data_dir: str = MISSING
+    output_dir: str = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+    compile: bool | str = MISSING
+    logger: Any = MISSING
+    experiment: str | None = None
+    track_predictions: bool = MISSING
+    jobs: int = MISSING
+    threads: int | None = None
+    image_size: int | None = None
+    per_class: int | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: Augment = field(default_factory=Augment)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    filtration: FiltrationConfig = field(default_factory=FiltrationConfig)
+    relearning: RelearningConfig = field(default_factory=RelearningConfig)
+
+    @property
+    def networks(self) -> Precision:
+        """How networks compute while they are fitted."""
+        return Precision(self.precision, self.compile)
+
+
+@dataclass
+class TableConf(BasicSweeperConf):
+    """Hydra's node ``hydra.sweeper``, where an experiment's YAML keeps its table."""
+
+    title: str = ""
+    measures: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict)
+
+
+def register() -> None:
+    """Put the schema into Hydra's ConfigStore, and what conf/ computes with."""
+    OmegaConf.register_new_resolver(
+        "gpu_share", lambda jobs: min(1.0, torch.cuda.device_count() / jobs), replace=True
+    )
+    OmegaConf.register_new_resolver("whole_class", whole_class, replace=True)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(group="hydra/sweeper", name="table", node=TableConf)
+    registries: dict[str, Registry[Any]] = {
+        "scenario": SCENARIOS,
+        "intention": INTENTIONS,
+        "baseline": BASELINES,
+    }
+    for group, registry in registries.items():
+        for name in registry:
+            store.store(group=group, name=f"{name}_schema", node=registry[name])
+
+
+def whole_class(scenario: str, then: Any = True, otherwise: Any = False) -> Any:
+    """``then`` where a scenario forgets a whole class, else ``otherwise``."""
+    return then if SCENARIOS[scenario].whole_class else otherwise

@@ -1,0 +1,1 @@
+"""What every stage is computed with: fitting, seeds, precision, devices, the store."""

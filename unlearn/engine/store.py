@@ -1,0 +1,141 @@
+"""The stage store: tensors kept by the hash of all that made them, and checked on use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+# A stage's tensors, and a JSON-like remark beside them.
+Entry = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def hash_of(value: Any) -> str:
+    """16 hex digits that stand for a JSON-like value."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """16 hex digits that stand for named tensors: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)};".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """A module's state on the CPU, each tensor with memory of its own."""
+    return {k: v.detach().cpu().clone().contiguous() for k, v in module.state_dict().items()}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file at once or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file at once or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write safetensors at once or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    save_file(dict(tensors), partial)
+    os.replace(partial, path)
+
+
+class Store:
+    """Entries ``root/STAGE/HASH/{tensors.safetensors, entry.json}``, each behind a file lock."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def get(self, stage: str, key: Mapping[str, Any], make: Callable[[], Entry]) -> Entry:
+        """The entry for ``key``, made now if it is missing or damaged.
+
+        Args:
+            stage: name of the stage, a folder.
+            key: everything that the result depends on, JSON-like.
+            make: computes the tensors and a JSON-like remark to keep beside them.
+        """
+        name = hash_of(key)
+        folder = self.root / stage / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_suffix(".lock"))
+        if not lock_free(lock):
+            log.info("%s: another run is computing it; waiting", stage)
+        with lock:
+            found = self._read(stage, folder)
+            if found is not None:
+                log.info("%s: taken from the store (%s)", stage, name)
+                return found
+            log.info("%s: computing (%s)", stage, name)
+            tensors, remark = make()
+            self._write(folder, key, tensors, remark)
+            return tensors, remark
+
+    def _read(self, stage: str, folder: Path) -> Entry | None:
+        if not folder.exists():
+            return None
+        try:
+            entry = json.loads((folder / "entry.json").read_text())
+            if _checksum(folder / "tensors.safetensors") == entry["sha256"]:
+                return load_file(folder / "tensors.safetensors"), entry["remark"]
+            reason = "its checksum does not match"
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            reason = str(error)
+        log.warning("%s: the store's entry %s is damaged (%s); rebuilding", stage, folder, reason)
+        shutil.rmtree(folder)
+        return None
+
+    def _write(
+        self,
+        folder: Path,
+        key: Mapping[str, Any],
+        tensors: dict[str, Tensor],
+        remark: dict[str, Any],
+    ) -> None:
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        save_file(tensors, partial / "tensors.safetensors")
+        checksum = _checksum(partial / "tensors.safetensors")
+        entry = {"key": key, "remark": remark, "sha256": checksum}
+        write_text(partial / "entry.json", json.dumps(entry, indent=1))
+        os.replace(partial, folder)
+
+
+def lock_free(lock: FileLock) -> bool:
+    """Whether a lock could be had just now."""
+    try:
+        with lock.acquire(blocking=False):
+            return True
+    except TimeoutError:
+        return False
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

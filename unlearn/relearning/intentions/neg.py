@@ -1,0 +1,81 @@
+"""Ours_neg: stop the wrong label without knowing the right one (Section 4.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlearn.errors import UserError, choices
+from unlearn.relearning.intentions.base import INTENTIONS, Given, Intention, soft_cross_entropy
+
+FORMS = ("ascent", "complementary", "second")
+ORACLE_FORMS = ("ascent", "complementary")
+
+
+@INTENTIONS.register("neg")
+@dataclass
+class Neg(Intention):
+    """The target label shall not be answered.
+
+    Attributes:
+        form: ``ascent`` raises the target label's cross entropy up to ``cutoff``;
+            ``complementary`` minimises -log(1 - p), the negative learning of the literature
+            (Kim et al. 2019, NLNL); ``second`` learns f_o's own answer with the target label
+            left out and the rest renormalised.
+        cutoff: where the ascent ends, in nats.
+        oracle_form: the form from which the oracle learns it: ``ascent`` or ``complementary``.
+            From scratch the paper's loss has to go on where p is already small, as -log(1 - p)
+            does.
+    """
+
+    name: str = "neg"
+    form: str = "ascent"
+    cutoff: float = 10.0
+    oracle_form: str = "complementary"
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        if self.form not in FORMS:
+            raise choices("intention.form", self.form, FORMS)
+        if self.oracle_form not in ORACLE_FORMS:
+            raise choices("intention.oracle_form", self.oracle_form, ORACLE_FORMS)
+        if not self.cutoff > 0:
+            raise UserError("intention.cutoff", f"{self.cutoff!r} is not above 0")
+
+    def for_oracle(self) -> Self:
+        return replace(super().for_oracle(), form=self.oracle_form)
+
+    @torch.no_grad()
+    def relabel(self, images: Tensor, given: Given) -> Tensor | None:
+        logits = torch.cat([given.original(part) for part in images.split(256)])
+        wrong = torch.full((len(images),), given.target, device=images.device)
+        if self.form == "second":
+            logits[:, given.target] = -torch.inf
+            return logits.softmax(-1)
+        return F.one_hot(wrong, logits.shape[1]).to(logits.dtype)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.form == "ascent":
+            return l_ascent(logits, labels, self.cutoff)
+        if self.form == "complementary":
+            return l_complementary(logits, labels)
+        return soft_cross_entropy(logits, labels)
+
+
+def l_ascent(logits: Tensor, wrong: Tensor, cutoff: float) -> Tensor:
+    """-min(-log p_wrong, cutoff), mean over the batch; ``wrong`` is one-hot (B, classes)."""
+    nll = -(logits.log_softmax(-1) * wrong).sum(-1)
+    return -nll.clamp_max(cutoff).mean()
+
+
+def l_complementary(logits: Tensor, wrong: Tensor) -> Tensor:
+    """-log(1 - p_wrong), mean over the batch; exact for p near 1.
+
+    log(1 - p_w) is the log-sum of the other classes' probabilities.
+    """
+    others = logits.masked_fill(wrong.bool(), -torch.inf)
+    return (logits.logsumexp(-1) - others.logsumexp(-1)).mean()

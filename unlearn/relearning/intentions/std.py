@@ -1,0 +1,21 @@
+"""Ours_std: standard unlearning (Section 4.3). Scrub D~_e, then go on with D~_r alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unlearn.relearning.intentions.base import INTENTIONS, Given, Intention
+
+
+@INTENTIONS.register("std")
+@dataclass
+class Std(Intention):
+    """No intention about the response to D~_e, beyond losing the original one."""
+
+    name: str = "std"
+    scrub_epochs: int = 2
+
+    def relabel(self, images: Tensor, given: Given) -> Tensor | None:
+        return None

@@ -1,0 +1,186 @@
+"""Runs on disk: one folder for each configuration, found again by its hash."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from unlearn.baselines.base import BaselineStage
+from unlearn.config import Config, method_of, relevant, resolve, unlearner_settings
+from unlearn.data import SOURCES
+from unlearn.engine.device import checkout
+from unlearn.engine.stages import Stage
+from unlearn.engine.store import hash_of, write_tensors, write_text
+from unlearn.errors import UserError
+from unlearn.evaluation import VERSION, distances
+from unlearn.models.checkpoint import checkpoint_identity
+from unlearn.runs.record import Failure, Record
+from unlearn.training import Training
+
+log = logging.getLogger(__name__)
+
+ANSWERS = "answers.safetensors"
+WEIGHTS = "unlearned.safetensors"
+
+
+def stages_of(cfg: Config) -> list[Stage]:
+    """The stages of a run, in their order, without what only the data can tell."""
+    training = Training(cfg.training, cfg.model, cfg.augment)
+    if cfg.baseline is not None:
+        return [training, BaselineStage(cfg.baseline, relevant(cfg))]
+    return [training, *unlearner_settings(cfg).stages(cfg.intention)]
+
+
+class Run:
+    """One run's place on the disk. What it is called is worked out once.
+
+    Attributes:
+        cfg: its checked configuration.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings that its result depends on."""
+        return relevant(self.cfg)
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits for all that its result depends on: settings, images, versions of stages.
+
+        Raises:
+            UserError: if the images or the checkpoint cannot be read.
+        """
+        cfg = self.cfg
+        source = SOURCES[cfg.data]().identity(Path(cfg.data_dir))
+        own = checkpoint_identity(cfg.model.checkpoint)
+        versions = {stage.name: stage.VERSION for stage in stages_of(cfg)}
+        return hash_of([versions, self.settings, source, cfg.scenario.identity(), own])
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where it is kept, from its configuration alone."""
+        cfg, known = self.cfg, self.settings
+        method = method_of(cfg)
+        if "intention" in known:
+            method = f"{method}-{cfg.intention.name}"
+        knobs = [f"{k}{known[k]}" for k in ("shot", "seed") if k in known]
+        leaf = "-".join([*knobs, cfg.scale, self.hash])
+        return Path(cfg.output_dir) / "runs" / cfg.scenario.folder / method / leaf
+
+    @cached_property
+    def oracle(self) -> Run | None:
+        """The run that it is measured against: the oracle of its intention, or of the one that its
+        baseline aims at, with all of D_e and the same seed; None for that oracle itself."""
+        cfg = self.cfg
+        aim = cfg.baseline.aim if cfg.baseline is not None else None
+        theirs = Run(
+            replace(
+                cfg,
+                baseline=_preset("oracle", cfg.scale).baseline,
+                intention=cfg.intention
+                if aim is None
+                else _preset("oracle", cfg.scale, aim).intention,
+                shot=1.0,
+                seed=self.settings.get("seed", 0),
+                track_predictions=False,
+            )
+        )
+        return None if theirs.folder == self.folder else theirs
+
+    @property
+    def lock(self) -> FileLock:
+        """What the process holds that computes it."""
+        return FileLock(self.folder.with_name(self.folder.name + ".lock"))
+
+    def record(self) -> Record | None:
+        """What ``metrics.json`` says, if it is of this configuration."""
+        found = Record.read(self.folder)
+        return found if found is not None and found.config_hash == self.hash else None
+
+    def finished(self) -> Record | None:
+        """The record of the finished run, its distance to the oracle brought up to date.
+
+        The oracle may have been trained after the run was. None if it is not finished.
+        """
+        record = self.record()
+        if record is None:
+            return None
+        distance = self._distance(record)
+        if any(record.metrics.get(k) != v for k, v in distance.items()):
+            record.metrics.update(distance)
+            record.write(self.folder)
+        return record
+
+    def _distance(self, record: Record) -> dict[str, float]:
+        """How far its answers on the test set are from the oracle's; empty if there is none."""
+        theirs = self.oracle.record() if self.oracle is not None else None
+        if self.oracle is None or theirs is None:
+            return {}
+        try:
+            ours, other = (load_file(f / ANSWERS) for f in (self.folder, self.oracle.folder))
+        except (OSError, SafetensorError):
+            return {}
+        answers = (ours["probabilities"], other["probabilities"])
+        return distances(*answers, ours["forget"].bool(), record.metrics, theirs.metrics)
+
+    def begin(self) -> None:
+        """Make its folder, with ``config.yaml`` in it.
+
+        Raises:
+            UserError: if output_dir cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError("output_dir", f"cannot be written ({error})") from error
+        write_text(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(self.cfg)))
+
+    def keep(self, state: dict[str, Tensor], probabilities: Tensor, forget: Tensor) -> None:
+        """Keep the unlearned weights and the answers on the test set, with D_e in it."""
+        write_tensors(self.folder / WEIGHTS, state)
+        answers = {"probabilities": probabilities.float().contiguous()}
+        write_tensors(self.folder / ANSWERS, {**answers, "forget": forget.to(torch.uint8)})
+
+    def failed(self, error: str) -> None:
+        """Leave ``error.json`` in its folder, if it came so far as to make one."""
+        if self.folder.is_dir():
+            cfg, seed = self.cfg, self.settings.get("seed")
+            failure = Failure(
+                error, cfg.scenario.name, method_of(cfg), seed, cfg.scale, self.settings
+            )
+            failure.write(self.folder)
+
+    def say_found(self, record: Record) -> None:
+        """Say in one line that it was finished before, and whether other code made it."""
+        now, dirty = checkout()
+        by = ""
+        if record.commit != now:
+            by = f", by other code (commit {record.commit}, now {now})"
+        elif record.dirty or dirty:
+            by = f", maybe by other code (commit {now}, files changed)"
+        if record.measured != VERSION:
+            by += f", measured by version {record.measured} of the evaluation, now {VERSION}"
+        log.info("finished before%s; delete %s to run it again", by, self.folder)
+
+
+@cache
+def _preset(baseline: str, scale: str, intention: str = "std") -> Config:
+    """The values that conf/ gives a baseline and an intention; not to be changed."""
+    return resolve([f"baseline={baseline}", f"scale={scale}", f"intention={intention}"])

@@ -1,0 +1,1 @@
+"""Sweeps: which jobs a command line means, and what they will take."""

@@ -1,0 +1,130 @@
+"""How long stages will take on this machine, from a few timed steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import torch
+from torch import nn
+
+from unlearn.config import Config
+from unlearn.engine.fitting import gpu_layout
+from unlearn.engine.store import hash_of
+from unlearn.inversion import Inverter, build_generator
+from unlearn.models import Classifier, build
+from unlearn.problem import Interface, Problem
+from unlearn.scenarios import Task
+
+# Images in a timed step, and seconds: where a step of the real size would not take longer, it is
+# timed, since one of few images costs more than its share.
+SAMPLE = 16
+QUICK = 1.0
+FORWARD = 1 / 3  # of a training step: the backward pass costs about two forward ones
+
+
+def stage_seconds(
+    cfg: Config, task: Task, device: torch.device, timed: dict[str, float] | None = None
+) -> dict[str, float]:
+    """Seconds for the original's training and for the method's own work, from one timed step of
+    each; filtration and evaluation, which are short, are left out.
+
+    Args:
+        timed: steps that were timed before, by what they depend on; new ones are added.
+
+    Returns:
+        ``training``, and for ours ``inversion`` and ``relearning``, else the baseline's name.
+    """
+    timed = {} if timed is None else timed
+    key = hash_of([asdict(cfg.model), task.shape, len(task.classes), str(device)])
+    if key not in timed:
+        timed[key] = _image_seconds(cfg, task, device)
+    image = timed[key]
+    seconds = {"training": image * cfg.training.epochs * len(task.train)}
+    if cfg.baseline is not None:
+        return seconds | {cfg.baseline.name: image * cfg.baseline.passes(cfg.training, task)}
+    key = hash_of([key, asdict(cfg.inversion), asdict(cfg.augment)])
+    if key not in timed:
+        timed[key] = _inversion_seconds(cfg, task, device)
+    samples = cfg.filtration.per_condition * (len(task.classes) + 1)
+    relearning = image * cfg.relearning.epochs * samples
+    return seconds | {"inversion": timed[key], "relearning": relearning * (1 + _fresh(cfg))}
+
+
+def _fresh(cfg: Config) -> float:
+    """What fresh samples cost, as a share of a training step's forward and backward passes."""
+    if not cfg.relearning.fresh:
+        return 0.0
+    candidates = cfg.relearning.candidates
+    # The generator, f_o on the sample and on each augmentation, the model that chooses.
+    passes = candidates * (2 + cfg.filtration.augmentations) + (candidates if candidates > 1 else 0)
+    return passes * FORWARD
+
+
+def _image_seconds(cfg: Config, task: Task, device: torch.device) -> float:
+    """Seconds of an image's part in a training step."""
+    model = _model(cfg, task, device)
+
+    def step(number: int) -> Callable[[], None]:
+        x, y = task.train.x[:number].to(device).float() / 255, task.train.y[:number].to(device)
+        return lambda: nn.functional.cross_entropy(model(x), y).backward()
+
+    return _share(step, SAMPLE, min(cfg.training.batch_size, len(task.train)), device)
+
+
+def _inversion_seconds(cfg: Config, task: Task, device: torch.device) -> float:
+    """Seconds of all the inversion's steps."""
+    model, classes = _model(cfg, task, device), len(task.classes)
+    x = task.train.x[:SAMPLE].to(device).float() / 255
+    labels = torch.zeros(len(x), dtype=torch.long)
+    problem = Problem.of(model, x, labels, None, cfg.augment, 0, Interface())
+
+    def step(number: int) -> Callable[[], None]:
+        small = replace(cfg.inversion, batch_size=number)
+        generator = gpu_layout(build_generator(small, classes, task.shape, 0).to(device))
+        module = Inverter(small, generator, problem)
+
+        def run() -> None:
+            with module.probe:
+                module.losses(0)["loss"].backward()
+
+        return run
+
+    c = cfg.inversion
+    few = min(max(SAMPLE, classes + 1), c.batch_size)  # every condition needs one
+    return c.steps * c.batch_size * _share(step, few, c.batch_size, device)
+
+
+def _share(
+    step: Callable[[int], Callable[[], None]], few: int, size: int, device: torch.device
+) -> float:
+    """Seconds of an image's part in a step of ``size`` images, told from one of ``few`` if slow."""
+    seconds = _timed(step(few), device) / few
+    return _timed(step(size), device) / size if seconds * size <= QUICK else seconds
+
+
+def _model(cfg: Config, task: Task, device: torch.device) -> Classifier:
+    model = build(cfg.model, task.shape[0], len(task.classes), task.source.mean, task.source.std)
+    return gpu_layout(model.to(device))
+
+
+def duration_in_words(seconds: float) -> str:
+    """A duration to one significant unit."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _timed(step: Callable[[], None], device: torch.device) -> float:
+    """Seconds of the faster of two calls."""
+    taken = []
+    for _ in range(2):
+        start = time.perf_counter()
+        with torch.enable_grad():
+            step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - start)
+    return min(taken)
