@@ -16,13 +16,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from unlearn.machine import hardware, pick_device
-from unlearn.measures import outputs
 from unlearn.methods import Job, get_original
-from unlearn.settings import check, resolve
-from unlearn.store import Store
 
 from unlearn.baselines.fisher import Fisher
+from unlearn.config.checks import check
+from unlearn.config.compose import resolve
+from unlearn.engine.device import hardware, pick_device
+from unlearn.engine.store import Store
+from unlearn.evaluation.outputs import outputs
 from unlearn.scenarios import Task, load_task, take_shots
 
 GRID = [float(f"{m}e{e}") for e in range(-10, -3) for m in (1, 3)] + [1e-3]

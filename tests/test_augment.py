@@ -6,8 +6,9 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
 from torchvision.transforms.v2 import InterpolationMode
-from unlearn.augment import Augment, apply_crop, apply_flip, apply_rotation
-from unlearn.stage import seeded
+
+from unlearn.engine.augment import Augment, apply_crop, apply_flip, apply_rotation
+from unlearn.engine.seeding import seeded
 
 
 @pytest.fixture(params=[(1, 28, 28), (3, 32, 32), (3, 24, 40)])

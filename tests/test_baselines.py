@@ -10,20 +10,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from unlearn.augment import Augment
-from unlearn.relearning.neg import Neg
-from unlearn.settings import check, resolve
-from unlearn.store import state_of
 
 import unlearn
 from unlearn.baselines import BASELINES, FullAccess
 from unlearn.baselines.incompetent import l_teachers
 from unlearn.baselines.neutralized import contrastive_labels, l_distil
 from unlearn.baselines.oracle import OracleTraining
+from unlearn.config.checks import check
+from unlearn.config.compose import resolve
 from unlearn.data import Images
 from unlearn.data.mnist5k import MNIST5k
+from unlearn.engine.augment import Augment
+from unlearn.engine.predict import predict
+from unlearn.engine.store import state_of
 from unlearn.models import ModelConfig, build
-from unlearn.models.probe import predict
+from unlearn.relearning.intentions.neg import Neg
 from unlearn.scenarios import SCENARIOS, Task
 from unlearn.training import Training, TrainingConfig
 
@@ -56,7 +57,7 @@ def access_to(task: Task, name: str, intention: str = "neg", seed: int = 0) -> F
     torch.manual_seed(1)
     original = build(ModelConfig("small_cnn", "batch", 4), 1, 4, [0.3], [0.3])
     module = Training(QUICK, original.train(), task.train, PLAIN)
-    from unlearn.stage import fit
+    from unlearn.engine.fitting import fit
 
     fit(module, module.batches, torch.device("cpu"))
     given = task.forget.clone()

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.conftest import TINY, make_folder
+from tests.helpers import TINY, make_folder
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[1]

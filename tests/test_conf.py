@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from unlearn.ranges import RANGES
-from unlearn.settings import CONF, check, resolve, settings
 
-from tests.conftest import SHARED, TINY
+from tests.helpers import SHARED, TINY
 from tests.test_cli import PAPER
+from unlearn.config.checks import check
+from unlearn.config.compose import CONF, resolve, settings
+from unlearn.config.ranges import RANGES
 from unlearn.errors import UserError
-from unlearn.relearning import INTENTIONS
+from unlearn.relearning.intentions import INTENTIONS
 from unlearn.scenarios import SCENARIOS
 
 Run = Callable[..., tuple[int, str, str]]
@@ -102,7 +103,7 @@ CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"
 
 @pytest.mark.parametrize("scenario", ["truck_cifar10", "class_cifar10"])
 def test_cifar10_as_a_folder_runs(cli: Run, tmp_path: Path, scenario: str) -> None:
-    from tests.conftest import make_folder
+    from tests.helpers import make_folder
 
     root = make_folder(tmp_path / "cifar", classes="0123456789", number=6, size=32)
     for split in ("train", "test"):

@@ -6,10 +6,13 @@ import re
 from itertools import combinations
 
 import pytest
-from unlearn.experiments import list_experiments, load_table, parse
-from unlearn.settings import CONF, check, relevant, resolve
+from unlearn.experiments import parse
 
 from unlearn import experiments
+from unlearn.config.checks import check
+from unlearn.config.compose import CONF, resolve
+from unlearn.config.identity import relevant
+from unlearn.config.tables import list_experiments, load_table
 from unlearn.errors import UserError
 
 TABLES = {

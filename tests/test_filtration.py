@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from unlearn.augment import Augment
 
-from tests.conftest import small_net
+from tests.helpers import small_net
 from unlearn import NotSeparable
+from unlearn.engine.augment import Augment
 from unlearn.filtration import FiltrationConfig, Proxy, filtrate
 from unlearn.filtration.knee import knee, threshold
 from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
@@ -171,8 +171,7 @@ def test_one_shot_is_measured_so_that_its_copies_are_near() -> None:
 
 
 def test_refinement_keeps_only_sure_and_consistent_samples() -> None:
-    from unlearn.stage import seeded
-
+    from unlearn.engine.seeding import seeded
     from unlearn.filtration.filtrate import Filter, entropy
     from unlearn.models.probe import Probe
 

@@ -8,20 +8,21 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from unlearn.augment import Augment
-from unlearn.fisher import fisher_diagonal, output_root
-from unlearn.relearning.neg import Neg
-from unlearn.settings import check, resolve
 
 from scripts.bench.fisher import one_by_one
 from scripts.fisher_alpha import choose
-from tests.conftest import small_net
+from tests.helpers import small_net
 from unlearn import UserError
 from unlearn.baselines import BASELINES, FullAccess
+from unlearn.baselines.diagonal import fisher_diagonal, output_root
 from unlearn.baselines.fisher import Fisher
+from unlearn.config.checks import check
+from unlearn.config.compose import resolve
 from unlearn.data import Images
 from unlearn.data.mnist5k import MNIST5k
+from unlearn.engine.augment import Augment
 from unlearn.models import ModelConfig, build
+from unlearn.relearning.intentions.neg import Neg
 from unlearn.scenarios import Task
 from unlearn.training import TrainingConfig
 

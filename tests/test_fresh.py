@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from unlearn.augment import Augment
-from unlearn.settings import settings
-from unlearn.stage import seeded
 
-from tests.conftest import small_net
+from tests.helpers import small_net
+from unlearn.config.compose import settings
+from unlearn.engine.augment import Augment
+from unlearn.engine.seeding import seeded
 from unlearn.filtration import Filter, Proxy
 from unlearn.filtration.mmd import mmd_to
 from unlearn.inversion import Generator
 from unlearn.models.probe import Probe, head_of
-from unlearn.relearning import INTENTIONS, Given, Intention, RelearningConfig, relearn
+from unlearn.relearning import RelearningConfig, relearn
 from unlearn.relearning.fresh import Fresh, kl
+from unlearn.relearning.intentions import INTENTIONS, Given, Intention
 from unlearn.relearning.lesson import Lesson, prepare
 
 TARGET, PLUS = 1, 4

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY, small_net
+from tests.helpers import TINY, shots_of, small_net, taught, tiny
 from tests.standin import There
-from tests.test_unlearner import shots_of, taught, tiny
 from unlearn import forget
 
 Cli = Callable[..., tuple[int, str, str]]

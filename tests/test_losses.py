@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from unlearn.relearning.neg import l_ascent, l_complementary
 
 from unlearn.inversion import losses as L
+from unlearn.relearning.intentions.neg import l_ascent, l_complementary
 from unlearn.relearning.relearn import l_retain
 
 

@@ -10,19 +10,13 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from sklearn.svm import SVC
 from torch import Tensor, nn
-from unlearn.measures import (
-    agreement,
-    attack_success_rate,
-    feature_norms,
-    js_divergence,
-    judged_at,
-    membership,
-    outputs,
-    tug_of_war,
-)
 
-from tests.conftest import small_net
+from tests.helpers import small_net
 from unlearn import UserError
+from unlearn.evaluation.attacks import attack_success_rate, judged_at, membership
+from unlearn.evaluation.distance import agreement, js_divergence, tug_of_war
+from unlearn.evaluation.outputs import outputs
+from unlearn.evaluation.watermark import feature_norms
 from unlearn.filtration.filtrate import entropy
 from unlearn.models import ModelConfig, build
 

@@ -10,20 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
-from unlearn.checkpoint import load_checkpoint
 
-from tests.conftest import small_net
+from tests.helpers import small_net
 from unlearn import UserError
+from unlearn.engine.statistics import channel_means, channel_statistics
 from unlearn.inversion.generator import DoublingConv2d
 from unlearn.models import ModelConfig, build, list_models
-from unlearn.models.probe import (
-    Probe,
-    channel_means,
-    channel_statistics,
-    head_of,
-    running_norms,
-    watched_layers,
-)
+from unlearn.models.checkpoint import load_checkpoint
+from unlearn.models.probe import Probe, head_of, running_norms, watched_layers
 
 
 @pytest.mark.parametrize("name", list_models())

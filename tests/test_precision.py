@@ -16,24 +16,27 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.testing import CompileCounter
-from unlearn.augment import Augment
-from unlearn.computing import PAYS_FROM, Computing, Passes, forward, kernels, wide
-from unlearn.fisher import fisher_diagonal
+from unlearn.computing import PAYS_FROM
 from unlearn.parallel import spread
-from unlearn.settings import resolve, settings
-from unlearn.stage import Stage, fit, seeded
+from unlearn.stage import Stage
 
-from tests.conftest import small_net
+from tests.helpers import shots_of, small_net, taught, tiny
 from tests.test_baselines import access_to, small_task
-from tests.test_unlearner import shots_of, taught, tiny
 from unlearn import UserError, computing, forget, stage
 from unlearn.baselines import BASELINES
+from unlearn.baselines.diagonal import fisher_diagonal
 from unlearn.cli import check_job
+from unlearn.config.compose import resolve, settings
 from unlearn.data import Images
+from unlearn.engine.augment import Augment
+from unlearn.engine.fitting import ShuffledRows, fit
+from unlearn.engine.precision import Computing, Passes, forward, kernels
+from unlearn.engine.seeding import seeded
+from unlearn.engine.statistics import channel_means, channel_statistics, wide
 from unlearn.inversion import Inversion, build_generator, invert
-from unlearn.models.probe import Probe, channel_means, channel_statistics, head_of
+from unlearn.models.probe import Probe, head_of
 from unlearn.runs import config_hash
-from unlearn.training import ShuffledRows, Training, TrainingConfig, train
+from unlearn.training import Training, TrainingConfig, train
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 FP32, BF16 = Computing("fp32"), Computing("bf16")

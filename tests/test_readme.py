@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from unlearn.settings import CONF
 
 from tests.test_report import Runs
 from unlearn import experiments
+from unlearn.config.compose import CONF
 from unlearn.report.__main__ import main
 from unlearn.report.match import variations
 from unlearn.report.readme import refresh

@@ -6,14 +6,15 @@ import copy
 
 import pytest
 import torch
-from unlearn.augment import Augment
-from unlearn.relearning.neg import Neg
-from unlearn.relearning.unt import untrained
 
-from tests.conftest import small_net
+from tests.helpers import small_net
 from unlearn import UserError
+from unlearn.engine.augment import Augment
 from unlearn.filtration import Proxy
-from unlearn.relearning import INTENTIONS, Given, Intention, RelearningConfig, relearn
+from unlearn.relearning import RelearningConfig, relearn
+from unlearn.relearning.intentions import INTENTIONS, Given, Intention
+from unlearn.relearning.intentions.neg import Neg
+from unlearn.relearning.intentions.unt import untrained
 from unlearn.relearning.lesson import prepare
 from unlearn.relearning.relearn import Batches
 

@@ -13,9 +13,10 @@ from statistics import stdev
 
 import pytest
 from PIL import Image
-from unlearn.experiments import list_experiments, load_table
-from unlearn.settings import relevant, resolve
 
+from unlearn.config.compose import resolve
+from unlearn.config.identity import relevant
+from unlearn.config.tables import list_experiments, load_table
 from unlearn.report.__main__ import main
 from unlearn.report.match import departures, fill
 from unlearn.report.measures import EXTRAS, measure

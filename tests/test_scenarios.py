@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import make_folder
+from tests.helpers import make_folder
 from unlearn import UserError
 from unlearn.data import SOURCES, digests, list_sources
 from unlearn.data.crossed_sevens import load_annotation

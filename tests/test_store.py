@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from unlearn.store import Store, fingerprint, hash_of, write_text
+
+from unlearn.engine.store import Store, fingerprint, hash_of, write_text
 
 
 def make(value: float, calls: list[int]):

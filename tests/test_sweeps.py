@@ -10,26 +10,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from unlearn.estimate import stage_seconds
-from unlearn.experiments import load_table
-from unlearn.plan import Estimates, stages
-from unlearn.settings import resolve
+from unlearn.plan import stages
 
 from scripts import kill
-from tests.conftest import TINY
+from tests.helpers import CELL, TINY, errors
 from unlearn import estimate, pipeline
 from unlearn.cli import check_jobs, expand
+from unlearn.config.compose import resolve
+from unlearn.config.tables import load_table
 from unlearn.errors import UserError
 from unlearn.scenarios import load_task
+from unlearn.sweep.estimate import stage_seconds
+from unlearn.sweep.plan import Estimates
 from unlearn.version import __version__
 
 Run = Callable[..., tuple[int, str, str]]
-# A table's own shots stay.
-CELL = [*(x for x in TINY if not x.startswith("shot=")), "per_class=120"]
-
-
-def errors(err: str) -> list[str]:
-    return [line for line in err.splitlines() if line.startswith("error: ")]
 
 
 def test_a_sweep_is_every_combination() -> None:
@@ -294,7 +289,8 @@ def test_the_kill_script_notices_what_goes_wrong(tmp_path: Path) -> None:
 
 def test_jobs_take_the_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
-    from unlearn.machine import pick_device, share_threads
+
+    from unlearn.engine.device import pick_device, share_threads
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert [str(pick_device("auto", n)) for n in range(4)] == [

@@ -18,11 +18,12 @@ import pytest
 import wandb
 import yaml
 from PIL import Image
-from unlearn.settings import check, loggers, resolve
 
-from tests.conftest import TINY
+from tests.helpers import TINY
 from unlearn import tracking
 from unlearn.cli import main
+from unlearn.config.checks import check, loggers
+from unlearn.config.compose import resolve
 from unlearn.errors import UserError
 
 Run = Callable[..., tuple[int, str, str]]

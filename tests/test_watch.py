@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from unlearn.augment import Augment
 
-from tests.conftest import small_net
-from tests.test_unlearner import shots_of, taught, tiny
+from tests.helpers import shots_of, small_net, taught, tiny
 from unlearn import Watch, forget
 from unlearn.data import Images
+from unlearn.engine.augment import Augment
 from unlearn.training import TrainingConfig, train
 
 CPU = torch.device("cpu")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from unlearn.machine import hardware
+
+from unlearn.engine.device import hardware
 
 from . import computing, data, fisher, growth, inversion, loop, several, stages
 from .measure import Options, Result, in_words, write_json

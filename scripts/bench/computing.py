@@ -8,11 +8,11 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from unlearn.computing import Computing
-from unlearn.settings import Config
 from unlearn.stage import Stage
 
+from unlearn.config.schema import Config
 from unlearn.data import Images
+from unlearn.engine.precision import Computing
 from unlearn.errors import UserError
 from unlearn.training import Training
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
-from unlearn.augment import Augment, apply_crop, apply_rotation
-from unlearn.stage import seeded
 
-from unlearn.training import ShuffledRows
+from unlearn.engine.augment import Augment, apply_crop, apply_rotation
+from unlearn.engine.fitting import ShuffledRows
+from unlearn.engine.seeding import seeded
 
 from .measure import Options, Result, against_the_first, in_turns
 from .subjects import random_images

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from unlearn.fisher import fisher_diagonal
+
+from unlearn.baselines.diagonal import fisher_diagonal
 
 from .measure import Options, Result, against_the_first, in_turns
 from .subjects import CLASSES, classifier, random_images

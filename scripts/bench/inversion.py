@@ -8,10 +8,10 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from unlearn.settings import Config
-from unlearn.stage import seeded
 
 import unlearn.inversion.losses as L
+from unlearn.config.schema import Config
+from unlearn.engine.seeding import seeded
 from unlearn.inversion.generator import DoublingConv2d, Generator
 from unlearn.inversion.invert import Inversion
 from unlearn.models.probe import running_norms

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from unlearn.settings import Config
-from unlearn.stage import gpu_layout, seeded
 
+from unlearn.config.schema import Config
 from unlearn.data import Images
-from unlearn.training import ShuffledRows, train
+from unlearn.engine.fitting import ShuffledRows, gpu_layout
+from unlearn.engine.seeding import seeded
+from unlearn.training import train
 
 from .measure import Cell, Options, Result, in_turns, ratios, spread_of
 from .subjects import CLASSES, NETWORKS, Network, classifier, random_images, settings

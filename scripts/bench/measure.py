@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from rich.table import Table
-from unlearn.store import write_text
+
+from unlearn.engine.store import write_text
 
 
 @dataclass

@@ -17,13 +17,13 @@ import pytorch_lightning as pl
 import torch
 from torch import multiprocessing
 from torch.utils.flop_counter import FlopCounterMode
-from unlearn.relearning.neg import Neg
-from unlearn.settings import Config
 
+from unlearn.config.schema import Config
 from unlearn.data import Images
 from unlearn.filtration import NotSeparable, Proxy, filtrate
 from unlearn.inversion.invert import invert
 from unlearn.relearning import relearn
+from unlearn.relearning.intentions.neg import Neg
 from unlearn.training import train
 
 from .measure import Cell, Options, Result, in_turns, matmul_rate, spread_of, wait_for

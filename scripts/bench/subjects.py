@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from unlearn.computing import Computing, kernels
-from unlearn.settings import Config, resolve
-from unlearn.stage import Stage, gpu_layout, seeded, seeded_init
+from unlearn.stage import Stage
 
+from unlearn.config.compose import resolve
+from unlearn.config.schema import Config
+from unlearn.engine.fitting import gpu_layout
+from unlearn.engine.precision import Computing, kernels
+from unlearn.engine.seeding import seeded, seeded_init
 from unlearn.inversion.generator import Generator
 from unlearn.inversion.invert import Inversion, build_generator
 from unlearn.models import ModelConfig, build

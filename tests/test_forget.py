@@ -13,64 +13,14 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18
-from unlearn.augment import Augment
-from unlearn.unlearner import Settings, few_shot_unlearn
 
 import unlearn
-from tests.conftest import small_net
+from tests.helpers import shots_of, small_net, taught, tiny
 from unlearn import TrainingDiverged, UserError, forget, settings
+from unlearn.engine.augment import Augment
+from unlearn.forget import few_shot_unlearn
 
 PACKAGE = Path(unlearn.__file__).parent
-
-
-def tiny(**inversion: object) -> Settings:
-    loaded = settings(
-        "demo",
-        "inversion.steps=40",
-        "inversion.batch_size=20",
-        "inversion.width=4",
-        "inversion.lr=0.02",
-        "augment.padding=0",
-        "filtration.per_condition=10",
-        "filtration.rounds=2",
-        "filtration.t_ent=3",
-        "filtration.threshold=5",
-        "relearning.epochs=1",
-        "relearning.batch_size=16",
-    )
-    return replace(loaded, inversion=replace(loaded.inversion, **inversion))  # type: ignore[arg-type]
-
-
-def quadrants(number: int, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Dark noise with one bright quadrant, which is the label in [0, 4)."""
-    images = torch.rand(number, *shape) * 0.3
-    y = torch.arange(number) % 4
-    h, w = shape[1] // 2, shape[2] // 2
-    for i, c in enumerate(y.tolist()):
-        top, left = h * (c // 2), w * (c % 2)
-        images[i, :, top : top + h, left : left + w] += 0.7
-    return images, y
-
-
-def taught(model: nn.Module, *shape: int) -> nn.Module:
-    """The model trained to name the bright quadrant."""
-    torch.manual_seed(2)
-    model.train()
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(60):
-        x, y = quadrants(32, *shape)
-        loss = nn.functional.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
-
-
-def shots_of(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Six images whose first quadrant is bright, labelled 0."""
-    torch.manual_seed(1)
-    images, y = quadrants(24, *shape)
-    return images[y == 0], y[y == 0]
 
 
 def snapshot(model: nn.Module) -> dict[str, object]:
