@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageCms, ImageOps
 
-from tests.conftest import make_folder
+from tests.helpers import make_folder
 from unlearn import UserError
 from unlearn.data import SOURCES, Pair
 from unlearn.scenarios import SCENARIOS, Task, load_task
