@@ -20,11 +20,11 @@ import yaml
 from PIL import Image
 
 from tests.helpers import TINY
-from unlearn import tracking
 from unlearn.cli import main
 from unlearn.config.checks import check, loggers
 from unlearn.config.compose import resolve
 from unlearn.errors import UserError
+from unlearn.runs import tracking
 
 Run = Callable[..., tuple[int, str, str]]
 TENSORBOARD = ["tensorboard"] if find_spec("tensorboard") else []
@@ -369,7 +369,7 @@ def test_tensorboard_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def dashboard() -> Any:
     pytest.importorskip("wandb_workspaces", reason="the extra dashboards is not installed")
-    from scripts import dashboard
+    from unlearn.report import dashboard
 
     return dashboard
 
