@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from unlearn.config.compose import names, resolve, unknown_key
+from omegaconf import OmegaConf
+
+from unlearn.config.compose import CONF, names, resolve, unknown_key
 from unlearn.errors import UserError, choices
 
 WRONG_TYPE = re.compile(
@@ -20,7 +22,7 @@ def translated(error: Exception, overrides: Sequence[str]) -> UserError:
     text = str(error)
     cause = error.__cause__
     full = f"{text}\n{cause}" if cause is not None else text
-    group = re.search(r"Could not find '([\w/]+)/([^']+)'", full)
+    group = re.search(r"Could not (?:find|load) '([\w/]+)/([^']+)'", full)
     if group and group[1] == "hydra/launcher":
         extra = group[2].removeprefix("submitit_")
         return UserError(
@@ -53,6 +55,12 @@ def plain_type(hint: str) -> str:
 
 def neighbours(name: str) -> list[str]:
     """The keys beside ``name``, or the top ones where its parent does not exist."""
+    parts = name.split(".")
+    if parts[0] == "logger":  # not in the configuration until it is chosen
+        known = names("logger")
+        if len(parts) == 2 or parts[1] not in known:
+            return known
+        return sorted(str(key) for key in OmegaConf.load(CONF / "logger" / f"{parts[1]}.yaml"))
     node: Any = resolve([])
     for part in name.split(".")[:-1]:
         if not hasattr(node, part):
