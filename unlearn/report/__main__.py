@@ -1,4 +1,4 @@
-"""``python -m unlearn.report``: the paper's tables and figures from the runs' metrics files."""
+"""``unlearn report``: the paper's tables and figures from the runs' metrics files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def report(
 
 
 def renew(readme: Path) -> Path:
-    """Write a README's tables anew; what its marks name is relative to its folder.
+    """Write a Markdown file's tables anew; what its marks name is relative to its folder.
 
     Raises:
         UserError: if it cannot be read or written, or a mark is wrong.
@@ -90,7 +90,7 @@ def renew(readme: Path) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m unlearn.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="unlearn report", description=__doc__)
     parser.add_argument(
         "--runs",
         action="append",
