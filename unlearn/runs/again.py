@@ -127,7 +127,7 @@ class Progress:
                 self.complain(folder, str(error))
         for run in sorted(chosen, key=lambda run: task_key(run.cfg)):
             try:
-                with run.lock:
+                with run.locked():
                     self.measure(run)
                 print(run.folder / "metrics.json", flush=True)
             except (UserError, OSError) as error:
