@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from scripts.kill import TINY as TINY
+from unlearn import Settings
 from unlearn.baselines import Baseline, FullAccess
 from unlearn.config.compose import resolve
+from unlearn.config.identity import relevant
 from unlearn.data import Images
 from unlearn.data.mnist5k import MNIST5k
 from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import Fit
 from unlearn.engine.precision import Precision
 from unlearn.filtration import Filter, Filtration, FiltrationConfig, Proxy
-from unlearn.forget import Settings
 from unlearn.inversion import InversionConfig
 from unlearn.inversion.invert import Weights
 from unlearn.models import ModelConfig, build
@@ -30,6 +33,9 @@ from unlearn.relearning import Intention, Relearning, RelearningConfig
 from unlearn.relearning.intentions.neg import Neg
 from unlearn.scenarios import Task
 from unlearn.training import TrainingConfig, train
+
+if TYPE_CHECKING:
+    from unlearn.report.sheet import Sheet
 
 SHARED = Path(os.environ.get("UNLEARN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 # A table's own shots stay.
@@ -67,8 +73,6 @@ def small_net(channels: int = 1, classes: int = 4, norm: bool = True, seed: int 
 
 def make_folder(root: Path, classes: str = "abc", number: int = 8, size: int = 16) -> Path:
     """An image folder of plain coloured pictures: train/ and test/, a class each letter."""
-    from PIL import Image
-
     torch.manual_seed(0)
     for split in ("train", "test"):
         for c, name in enumerate(classes):
@@ -238,3 +242,60 @@ def baseline_of(name: str, *overrides: str) -> Baseline:
     baseline = resolve([f"baseline={name}", "scenario=class_mnist", *overrides]).baseline
     assert baseline is not None
     return baseline
+
+
+# --- the report
+
+NINE = ("scenario=class_mnist", "scenario.digit=9")
+
+
+class Runs:
+    """A folder of runs as the pipeline would leave them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.number = root, 0
+
+    def leave(
+        self,
+        *overrides: str,
+        seed: int | None = 0,
+        metrics: dict[str, float] | None = None,
+        pictures: tuple[str, ...] = (),
+        **more: object,
+    ) -> Path:
+        """One finished run, or a failed one if ``more`` has an error."""
+        said = [f"seed={seed}"] if seed is not None else []
+        cfg = resolve(["scale=demo", *overrides, *said])
+        content = {
+            "method": cfg.baseline.name if cfg.baseline else "ours",
+            "seed": seed,
+            "scale": cfg.scale,
+            "data": cfg.data,
+            "note": "",
+            "classes": list("0123456789"),
+            "config": relevant(cfg),
+            "finished": "2026-11-23T10:00:00",
+            "metrics": metrics or {"D_r": 0.98, "D_e": 0.01},
+            "hardware": "a machine",
+            "threads": 1,
+            "precision": "float32",
+            "versions": {"few-shot-unlearning": "1.2.3"},
+            "stages": {"training": {"key": "0123456789abcdef", "version": 1, "seconds": 1.0}},
+            **more,
+        }
+        folder = self.root / f"run{self.number}"
+        self.number += 1
+        (folder / "pictures").mkdir(parents=True)
+        for i, name in enumerate(pictures):
+            Image.new("RGB", (60, 40), (40 * i, 90, 120)).save(folder / "pictures" / f"{name}.png")
+        if "error" in content:
+            del content["metrics"]
+        name = "error.json" if "error" in content else "metrics.json"
+        (folder / name).write_text(json.dumps(content))
+        return folder
+
+    def sheet(self, name: str) -> Sheet:
+        from unlearn.report.runs import find_runs
+        from unlearn.report.sheet import build
+
+        return build(name, "demo", find_runs([self.root]))
