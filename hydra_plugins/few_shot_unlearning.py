@@ -32,6 +32,8 @@ class TableSweeper(Sweeper):
         """Run all jobs, say what became of them, and raise ``SystemExit`` unless all finished."""
         from unlearn.sweep.launch import sweep
 
+        assert self.hydra_context is not None
+        assert self.config is not None
         status = sweep(arguments, self.hydra_context, self.task_function, self.config)
         if status:
             raise SystemExit(status)

@@ -42,10 +42,18 @@ def resolve(overrides: Sequence[str]) -> Config:
 
 
 def typed(composed: Any) -> Config:
-    """A composed configuration as dataclasses, every interpolation resolved."""
+    """A composed configuration as dataclasses.
+
+    Every interpolation is resolved, but for those of the loggers: what they ask of the run, like
+    its folder, is known when it begins.
+    """
     _refuse_strangers(composed, "")
+    loggers = OmegaConf.to_container(composed.logger)
+    composed.logger = {}
     OmegaConf.resolve(composed)
-    return cast(Config, OmegaConf.to_object(composed))
+    cfg = cast(Config, OmegaConf.to_object(composed))
+    cfg.logger = cast(dict[str, Any], loggers)
+    return cfg
 
 
 def settings(scale: str = "paper", *overrides: str) -> Settings:

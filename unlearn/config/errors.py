@@ -12,8 +12,9 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
+from omegaconf import OmegaConf
 
-from unlearn.config.compose import names, resolve, unknown_key
+from unlearn.config.compose import CONF, names, resolve, unknown_key
 from unlearn.errors import UserError, choices, did_you_mean
 from unlearn.program import COMMANDS
 
@@ -53,7 +54,7 @@ def translated(error: Exception, overrides: Sequence[str], sweep: bool = False) 
         )
     cause = error.__cause__
     full = f"{text}\n{cause}" if cause is not None else text
-    group = re.search(r"Could not find '([\w/]+)/([^']+)'", full)
+    group = re.search(r"Could not (?:find|load) '([\w/]+)/([^']+)'", full)
     if group and group[1] == "hydra/launcher":
         extra = group[2].removeprefix("submitit_")
         return UserError(
@@ -68,11 +69,11 @@ def translated(error: Exception, overrides: Sequence[str], sweep: bool = False) 
     if kind and key:
         return wrong_type(key[1], kind[1], plain_type(kind[2]), overrides)
     if key and (setting := NO_SETTING.search(full)):
-        given = _value_of(key[1], overrides)
+        asked = _value_of(key[1], overrides)
         return UserError(
             key[1],
             f"there is no setting {setting[1]} to take ${{{setting[1]}}} from; if it is no "
-            f"setting's name, quote it: {in_quotes(key[1], given)}",
+            f"setting's name, quote it: {in_quotes(key[1], asked)}",
         )
     absent = re.search(r"Key '([^']+)' (?:is not in struct|not in '\w+')", full) or re.search(
         r"Could not override '([^']+)'", full
@@ -163,6 +164,12 @@ def plain_type(hint: str) -> str:
 
 def neighbours(name: str) -> list[str]:
     """The keys beside ``name``, or the top ones where its parent does not exist."""
+    parts = name.split(".")
+    if parts[0] == "logger":  # not in the configuration until it is chosen
+        known = names("logger")
+        if len(parts) == 2 or parts[1] not in known:
+            return known
+        return sorted(str(key) for key in OmegaConf.load(CONF / "logger" / f"{parts[1]}.yaml"))
     node: Any = resolve([])
     for part in name.split(".")[:-1]:
         if not hasattr(node, part):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from omegaconf import OmegaConf
 
 from unlearn.baselines import BASELINES
-from unlearn.config.checks import LOGGERS
 from unlearn.config.compose import names, resolve
 from unlearn.data import SOURCES
 from unlearn.engine.precision import PRECISIONS
@@ -49,7 +48,7 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
     "jobs": ("how many jobs of a sweep at once", "a whole number from 1"),
     "threads": ("CPU threads of a job; null: all, shared by the jobs at once", "from 1"),
     "track_predictions": ("follow the answers on D_e over the epochs", "true, false"),
-    "logger": ("live tracking beside history.csv, one or [a,list]", lambda: list(LOGGERS)),
+    "logger": ("live tracking beside history.csv, one or [a,list]", lambda: names("logger")),
 }
 
 
@@ -62,6 +61,7 @@ def usage() -> str:
         "baseline": "none",
         "launcher": "basic",
         "recipe": "paper",
+        "logger": "csv",
     }
     tree = OmegaConf.structured(resolve([]))
     lines = [

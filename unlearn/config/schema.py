@@ -37,7 +37,7 @@ class Config:
     device: str = MISSING
     precision: str = MISSING
     compile: bool | str = MISSING
-    logger: Any = MISSING
+    logger: dict[str, Any] = field(default_factory=dict)
     experiment: str | None = None
     track_predictions: bool = MISSING
     jobs: int = MISSING

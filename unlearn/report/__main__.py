@@ -77,7 +77,7 @@ def report(
 
 
 def renew(readme: Path) -> Path:
-    """Write a README's tables anew; what its marks name is relative to its folder.
+    """Write a Markdown file's tables anew; what its marks name is relative to its folder.
 
     Raises:
         UserError: if it cannot be read or written, or a mark is wrong.
