@@ -25,7 +25,6 @@ from tests.test_baselines import access_to, small_task
 from unlearn import UserError, computing, forget, stage
 from unlearn.baselines import BASELINES
 from unlearn.baselines.diagonal import fisher_diagonal
-from unlearn.cli import check_job
 from unlearn.config.compose import resolve, settings
 from unlearn.data import Images
 from unlearn.engine.augment import Augment
@@ -36,6 +35,7 @@ from unlearn.engine.statistics import channel_means, channel_statistics, wide
 from unlearn.inversion import Inversion, build_generator, invert
 from unlearn.models.probe import Probe, head_of
 from unlearn.runs import config_hash
+from unlearn.sweep.checked import check_job
 from unlearn.training import Training, TrainingConfig, train
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
