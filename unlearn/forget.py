@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import Fit
 from unlearn.engine.precision import Precision
-from unlearn.engine.stages import Computed, Stages
+from unlearn.engine.stages import Computed, Stage, Stages
 from unlearn.engine.store import Store
 from unlearn.engine.watch import Watch
 from unlearn.filtration import Filtration, FiltrationConfig, Proxy
-from unlearn.inversion import Generator, Inversion, InversionConfig
+from unlearn.inversion import AnyGenerator, Inversion, InversionConfig
 from unlearn.problem import Interface, Problem
 from unlearn.relearning import INTENTIONS, Intention, Relearning, RelearningConfig
+from unlearn.standins import StandIn, StandInStage
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Settings:
     Attributes:
         augment: what the model was trained to withstand.
         precision: how networks compute while they are fitted.
+        proxy: what stands in for D~_r; None is the paper's way, inversion and filtration.
         intentions: values of intentions by name; one that is missing is as in the paper.
         scale: where the values came from.
     """
@@ -39,6 +41,7 @@ class Settings:
     filtration: FiltrationConfig = field(default_factory=FiltrationConfig)
     relearning: RelearningConfig = field(default_factory=RelearningConfig)
     precision: Precision = field(default_factory=Precision)
+    proxy: StandIn | None = None
     intentions: Mapping[str, Intention] = field(default_factory=dict)
     scale: str = "paper"
 
@@ -52,13 +55,13 @@ class Settings:
 
     def stages(
         self, intention: Intention, correct: int | None = None, watch: Watch | None = None
-    ) -> tuple[Inversion, Filtration, Relearning]:
+    ) -> list[Stage]:
         """The stages of a call with these settings, in their order."""
-        return (
-            Inversion(self.inversion),
-            Filtration(self.filtration),
-            Relearning(self.relearning, intention, correct, watch),
-        )
+        if self.proxy is not None:
+            first: list[Stage] = [StandInStage(self.proxy, self.filtration)]
+        else:
+            first = [Inversion(self.inversion), Filtration(self.filtration)]
+        return [*first, Relearning(self.relearning, intention, correct, watch)]
 
 
 @dataclass
@@ -71,7 +74,7 @@ class Result:
         threshold: the distance t_f below which samples are target-like.
         history: losses over the steps of ``inversion`` and ``relearning``.
         seconds: duration of each stage, as first computed.
-        generator: the trained generator, in eval mode.
+        generator: the trained generator, in eval mode; None if something else stood in for D~_r.
         predictions: with a watch, for ``relearning`` the numbers of its ``epoch``s and for each
             the ``counts`` of predictions in every class.
         stages: the keys under which the stages are kept, and ``versions`` of their code.
@@ -82,7 +85,7 @@ class Result:
     threshold: float
     history: dict[str, list[dict[str, float]]]
     seconds: dict[str, float]
-    generator: Generator
+    generator: AnyGenerator | None
     predictions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     stages: dict[str, str] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
@@ -167,16 +170,23 @@ def few_shot_unlearn(
     problem: Problem, intention: Intention, settings: Settings, fit: Fit, stages: Stages
 ) -> Result:
     """Inversion, filtration, relearning (Section 4): the whole method."""
-    inversion, filtration, relearning = settings.stages(intention, problem.correct, fit.watch)
     fit.precision.check(problem.device)
-
-    state, inverted = stages.run(inversion, lambda: inversion.make(problem, fit))
-    generator = inversion.generator(problem, state)
-    tensors, _ = stages.run(filtration, lambda: filtration.make(problem, generator))
+    history: dict[str, list[dict[str, float]]] = {}
+    generator = sampler = None
+    if settings.proxy is not None:
+        standin = StandInStage(settings.proxy, settings.filtration)
+        tensors, _ = stages.run(standin, lambda: standin.make(problem))
+    else:
+        inversion, filtration = Inversion(settings.inversion), Filtration(settings.filtration)
+        state, inverted = stages.run(inversion, lambda: inversion.make(problem, fit))
+        trained = generator = inversion.generator(problem, state)
+        tensors, _ = stages.run(filtration, lambda: filtration.make(problem, trained))
+        sampler = filtration.sampler(problem, generator)
+        history["inversion"] = inverted["history"]
     proxy = Proxy(**tensors)
-    sampler = filtration.sampler(problem, generator)
-    state, relearned = stages.run(relearning, lambda: relearning.make(problem, proxy, sampler, fit))
 
+    relearning = Relearning(settings.relearning, intention, problem.correct, fit.watch)
+    state, relearned = stages.run(relearning, lambda: relearning.make(problem, proxy, sampler, fit))
     unlearned = problem.original.requires_grad_(True)
     unlearned.load_state_dict(state)
     predictions = relearned.get("predictions")
@@ -184,7 +194,7 @@ def few_shot_unlearn(
         unlearned,
         proxy,
         float(proxy.threshold),
-        {"inversion": inverted["history"], "relearning": relearned["history"]},
+        {**history, "relearning": relearned["history"]},
         stages.seconds,
         generator,
         {} if predictions is None else {"relearning": predictions},
