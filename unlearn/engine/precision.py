@@ -181,5 +181,6 @@ def _missing(device: torch.device) -> str:
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=device))
     except Exception as error:  # whatever a compiler or a missing one raises
-        return str(error).strip().splitlines()[0]
+        lines = [line for line in str(error).splitlines() if line and not line.endswith("raised:")]
+        return lines[0] if lines else type(error).__name__
     return ""
