@@ -136,10 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 2 without a key or wandb-workspaces; 1 if the server refuses.
-
-    Example:
-        >>> main(["--entity", "me", "--group", "table1", "--dry-run"])  # doctest: +SKIP
-        0
     """
     parser = argparse.ArgumentParser(prog="unlearn dashboard", description=__doc__)
     parser.add_argument("--entity", required=True, help="user or team on W&B")
