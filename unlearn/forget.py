@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
-from torch import Tensor, nn
+from torch import nn
 
 from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import Fit
 from unlearn.engine.precision import Precision
-from unlearn.engine.stages import Computed, Stages
-from unlearn.engine.store import Store
+from unlearn.engine.seeding import seeded_init
+from unlearn.engine.stages import Computed, Stage, Stages
+from unlearn.engine.store import Entry, Store
 from unlearn.engine.watch import Watch
 from unlearn.filtration import Filtration, FiltrationConfig, Proxy
 from unlearn.inversion import Generator, Inversion, InversionConfig
-from unlearn.problem import Interface, Problem
+from unlearn.models.adapt import plainly
+from unlearn.problem import Images, Interface, Labels, Problem
 from unlearn.relearning import INTENTIONS, Intention, Relearning, RelearningConfig
 
 
@@ -66,7 +68,8 @@ class Result:
     """What unlearning made.
 
     Attributes:
-        model: the unlearned model, in eval mode, on the given model's device.
+        model: the unlearned model, in eval mode, on the given model's device and of its types;
+            without what wrapped it (``torch.compile``, ``DataParallel``).
         proxy: the samples that stood in for the training data, with their split, on the CPU.
         threshold: the distance t_f below which samples are target-like.
         history: losses over the steps of ``inversion`` and ``relearning``.
@@ -90,10 +93,10 @@ class Result:
 
 def forget(
     model: nn.Module,
-    shots: Tensor,
-    labels: Tensor,
+    shots: Images,
+    labels: Labels,
     intention: str | Intention = "neg",
-    correct_labels: Tensor | None = None,
+    correct_labels: Labels | None = None,
     *,
     augment: Augment | None = None,
     settings: Settings | None = None,
@@ -109,10 +112,14 @@ def forget(
     """Unlearn what a few images show, without training data (Sections 3 and 4).
 
     Args:
-        model: any classifier, (B, C, H, W) -> logits (B, classes); left as it is. Everything runs
-            on the device of its parameters.
-        shots: the given part of D_e, (k, C, H, W) in [0, 1]; H and W multiples of 4.
-        labels: what the model answers on them and shall not, (k,), all the same.
+        model: any classifier, (B, C, H, W) -> logits (B, classes), or an object, a mapping or a
+            sequence of one that holds ``logits``; left as it is. Everything runs on the device of
+            its parameters, in float64 if they are, else in float32; those that are frozen stay
+            frozen. ``torch.compile``, ``DataParallel`` and their like are taken off.
+        shots: the given part of D_e, floats (k, C, H, W) in [0, 1], a tensor or an array; H and W
+            multiples of 4.
+        labels: what the model answers on them and shall not, (k,), all the same; a tensor, an
+            array or a list.
         intention: ``std``, ``unt``, ``neg``, ``cor``, or one with settings of its own.
         correct_labels: for ``cor``, the right labels (k,), all the same.
         augment: what the model was trained to withstand, if other than the settings say.
@@ -144,23 +151,17 @@ def forget(
     chosen = settings or Settings()
     if isinstance(intention, str):
         intention = chosen.intention(intention)
-    problem = Problem.of(
-        model,
-        shots,
-        labels,
-        correct_labels,
-        augment or chosen.augment,
-        seed,
-        Interface(penultimate, normalize),
-    )
-    intention.check(problem.target, problem.correct)
-    fit = Fit(callbacks, logger, progress, watch, chosen.precision)
-    computed = Computed.here(problem.device, chosen.precision)
-    kept = Store(Path(store)) if store is not None else None
-    result = few_shot_unlearn(problem, intention, chosen, fit, Stages(problem.key, computed, kept))
-    if normalize is not None:
-        result.model = result.model.get_submodule("network")
-    return result
+    interface = Interface(penultimate, normalize)
+    with plainly(model):
+        problem = Problem.of(
+            model, shots, labels, correct_labels, augment or chosen.augment, seed, interface
+        )
+        intention.check(problem.target, problem.correct)
+        fit = Fit(callbacks, logger, progress, watch, chosen.precision)
+        computed = Computed.here(problem.device, chosen.precision)
+        kept = Store(Path(store)) if store is not None else None
+        stages = Stages(problem.key, computed, kept)
+        return few_shot_unlearn(problem, intention, chosen, fit, stages)
 
 
 def few_shot_unlearn(
@@ -169,19 +170,22 @@ def few_shot_unlearn(
     """Inversion, filtration, relearning (Section 4): the whole method."""
     inversion, filtration, relearning = settings.stages(intention, problem.correct, fit.watch)
     fit.precision.check(problem.device)
+    problem.warn()
 
-    state, inverted = stages.run(inversion, lambda: inversion.make(problem, fit))
+    def run(stage: Stage, make: Callable[[], Entry]) -> Entry:
+        with seeded_init(problem.seed, stage.name):  # for models that draw in eval mode
+            return stages.run(stage, make)
+
+    state, inverted = run(inversion, lambda: inversion.make(problem, fit))
     generator = inversion.generator(problem, state)
-    tensors, _ = stages.run(filtration, lambda: filtration.make(problem, generator))
+    tensors, _ = run(filtration, lambda: filtration.make(problem, generator))
     proxy = Proxy(**tensors)
     sampler = filtration.sampler(problem, generator)
-    state, relearned = stages.run(relearning, lambda: relearning.make(problem, proxy, sampler, fit))
+    state, relearned = run(relearning, lambda: relearning.make(problem, proxy, sampler, fit))
 
-    unlearned = problem.original.requires_grad_(True)
-    unlearned.load_state_dict(state)
     predictions = relearned.get("predictions")
     return Result(
-        unlearned,
+        problem.repaired(state),
         proxy,
         float(proxy.threshold),
         {"inversion": inverted["history"], "relearning": relearned["history"]},

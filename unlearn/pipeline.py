@@ -64,7 +64,7 @@ def run(cfg: Config, job: int = 0) -> Record:
     task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
     shots = take_shots(task, cfg.shot, cfg.seed)
     place.begin()
-    with place.lock:
+    with place.locked():
         if record := place.finished():  # by another process, meanwhile
             return record
         with tracker(cfg, place.folder, place.hash) as track:

@@ -5,22 +5,32 @@ It is never a data set, and nothing imported here can load one.
 
 from __future__ import annotations
 
-import copy
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from unlearn.engine.augment import Augment
-from unlearn.engine.fitting import gpu_layout
 from unlearn.engine.predict import evaluating
+from unlearn.engine.seeding import seeded_globally
 from unlearn.engine.store import fingerprint
 from unlearn.errors import UserError
-from unlearn.models.base import Classifier
-from unlearn.models.probe import Probe, head_of
+from unlearn.models.adapt import Form, adapted, answering_logits, check_model, copied
+from unlearn.models.answers import answers, some_images, what_it_computes
+from unlearn.models.layout import Layouts, layouts_of
+from unlearn.models.probe import Probe, end_of, head_of, squashed
+
+log = logging.getLogger(__name__)
+
+# What images and labels may come as.
+Images = Tensor | npt.NDArray[Any] | Sequence[Any]
+Labels = Tensor | npt.NDArray[Any] | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,8 @@ class Problem:
     """A checked request to unlearn.
 
     Attributes:
-        original: f_o in eval mode, its parameters not requiring gradients; takes images in [0, 1].
+        original: f_o in eval mode, its parameters not requiring gradients; takes images in [0, 1]
+            and answers logits.
         shots: the given part of D_e, (k, C, H, W) in [0, 1], on the model's device.
         target: the label of D_e.
         correct: its right label, where known.
@@ -50,6 +61,8 @@ class Problem:
         seed: of everything random.
         head: the last linear layer, whose input is the embedding; or None.
         penultimate: the layer whose output is the embedding; wins over ``head``.
+        layouts: the layers that take part in a pass; None: all of them, channels second.
+        form: what gives a repaired copy the given model's form.
     """
 
     original: nn.Module
@@ -61,14 +74,17 @@ class Problem:
     seed: int
     head: str | None
     penultimate: str | None
+    layouts: Layouts | None = None
+    form: Form = field(default_factory=Form)
 
     @classmethod
+    @seeded_globally(0)  # for models that draw in eval mode
     def of(
         cls,
         model: nn.Module,
-        shots: Tensor,
-        labels: Tensor,
-        correct_labels: Tensor | None,
+        shots: Images,
+        labels: Labels,
+        correct_labels: Labels | None,
         augment: Augment,
         seed: int,
         interface: Interface,
@@ -78,21 +94,24 @@ class Problem:
         Raises:
             UserError: naming the argument.
         """
-        shots = _checked(shots).to(next(model.parameters()).device, torch.get_default_dtype())
-        original = _original(model, interface)
-        with torch.no_grad(), evaluating(original):
-            logits = original(shots[:2])
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < 2:
-            raise UserError("model", "it must give logits (B, classes) of at least two classes")
-        classes, penultimate = logits.shape[1], interface.penultimate
-        target = _one_label("labels", labels, len(shots), classes)
+        check_model(model)
+        images = _images(shots).to(next(model.parameters()).device, torch.get_default_dtype())
+        original, form = adapted(model, interface.normalize, images.shape[1])
+        original, form, classes = _tried(original, form, images)
+        target = _one_label("labels", labels, len(images), classes)
         correct = None
         if correct_labels is not None:
-            correct = _one_label("correct_labels", correct_labels, len(shots), classes)
-        head = None if penultimate is not None else head_of(original, shots)
-        if penultimate is not None and interface.normalize is not None:
+            correct = _one_label("correct_labels", correct_labels, len(images), classes)
+        penultimate = interface.penultimate
+        head = None if penultimate is not None else head_of(original, images)
+        if penultimate is not None and form.wrapped:
             penultimate = f"network.{penultimate}"
-        return cls(original, shots, target, correct, classes, augment, seed, head, penultimate)
+        embedding, layouts = (head, penultimate), layouts_of(original, images)
+        problem = cls(
+            original, images, target, correct, classes, augment, seed, *embedding, layouts, form
+        )
+        problem.check_embedding()
+        return problem
 
     @property
     def device(self) -> torch.device:
@@ -104,15 +123,69 @@ class Problem:
         """(C, H, W) of an image."""
         return (self.shots.shape[1], self.shots.shape[2], self.shots.shape[3])
 
+    @property
+    def part(self) -> dict[str, Any] | None:
+        """The layers whose inputs may be watched; None: all of them."""
+        return None if self.layouts is None else dict(self.layouts.inputs)
+
     def probe(self, layers: tuple[str, ...] = ()) -> Probe:
         """Hooks on f_o that show the embedding and the inputs of ``layers``."""
-        return Probe(self.original, self.head, self.penultimate, layers)
+        return Probe(self.original, self.head, self.penultimate, layers, self.layouts)
+
+    def check_embedding(self) -> None:
+        """Refuse a layer whose output is no embedding (B, d).
+
+        Raises:
+            UserError: naming ``penultimate``.
+        """
+        with torch.no_grad(), evaluating(self.original), self.probe() as probe:
+            embedding = probe(self.shots[:1])[1]
+        if self.penultimate is not None and self.penultimate not in (
+            {} if self.layouts is None else self.layouts.outputs
+        ):
+            raise UserError(
+                "penultimate",
+                f"layer {self.penultimate!r} gives {tuple(embedding.shape)} for an image, and "
+                "not which axis its channels are; name a normalisation, convolution or linear "
+                "layer, or one after them",
+            )
+
+    @seeded_globally(0)
+    def warn(self) -> None:
+        """Say in one line each what may be a mistake: wrong labels, log-probabilities."""
+        with torch.no_grad(), evaluating(self.original):
+            said = torch.cat([self.original(x) for x in self.shots.split(256)]).argmax(-1)
+        named = int((said == self.target).sum())
+        if 2 * named < len(said):
+            log.warning(
+                "labels: the model answers %d on %d of the %d shots; unlearning needs what it "
+                "answers on them (it answers %s)",
+                self.target,
+                named,
+                len(said),
+                ", ".join(f"{c} on {n}" for c, n in enumerate(said.bincount().tolist()) if n),
+            )
+        if end_of(self.original, self.shots).then == "log-softmax":
+            log.warning("model: it ends in a log-softmax; its answers are taken as logits")
+
+    def student(self) -> nn.Module:
+        """A copy of f_o to be trained, in train mode; frozen parameters stay frozen."""
+        return self.form.student(self.original)
+
+    def repaired(self, state: dict[str, Tensor]) -> nn.Module:
+        """The given model's own copy with new weights, in eval mode; made of ``original``."""
+        self.original.load_state_dict(state)
+        with torch.no_grad(), evaluating(self.original):
+            self.original(self.shots[:1])  # what layers derive from their weights
+        return self.form.restored(self.original)
 
     @cached_property
     def key(self) -> dict[str, Any]:
         """All that inversion depends on, JSON-like; the first link in the chain of stage keys."""
         return {
             "model": fingerprint(self.original.state_dict()),
+            "computes": what_it_computes(self.original, self.shots),
+            "frozen": sorted(self.form.frozen),
             "shots": fingerprint({"shots": self.shots}),
             "target": self.target,
             "augment": asdict(self.augment),
@@ -121,30 +194,76 @@ class Problem:
         }
 
 
-def _checked(shots: Tensor) -> Tensor:
-    if shots.dim() != 4 or not len(shots) or shots.shape[2] % 4 or shots.shape[3] % 4:
+def _images(shots: Images) -> Tensor:
+    """The shots as a tensor of floats in [0, 1], of its own memory."""
+    images = _tensor("shots", shots)
+    if images.dim() != 4 or not len(images) or images.shape[2] % 4 or images.shape[3] % 4:
+        last = images.dim() == 4 and images.shape[1] > 4 >= images.shape[3]
         raise UserError(
             "shots",
-            f"{tuple(shots.shape)} is not (k, C, H, W) with k >= 1 and H, W multiples of 4",
+            f"{tuple(images.shape)} is not (k, C, H, W) with k >= 1 and H, W multiples of 4"
+            + ("; channels come second: shots.permute(0, 3, 1, 2)" if last else ""),
         )
-    if not shots.is_floating_point() or shots.min() < 0 or shots.max() > 1:
-        raise UserError("shots", "images must be floats in [0, 1]; see normalize=")
-    return shots.detach()
+    if not images.is_floating_point():
+        raise UserError(
+            "shots", f"images must be floats in [0, 1], not {images.dtype}; give shots / 255.0"
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise UserError("shots", "images must be floats in [0, 1]; these hold NaN or infinities")
+    if images.min() < 0 or images.max() > 1:
+        raise UserError(
+            "shots",
+            f"images must be floats in [0, 1]; these are in [{images.min():.3g}, "
+            f"{images.max():.3g}]; see normalize=",
+        )
+    return images
 
 
-def _original(model: nn.Module, interface: Interface) -> nn.Module:
-    """A copy of the model, in eval mode, that takes images in [0, 1] and learns nothing."""
-    device = next(model.parameters()).device
-    original = copy.deepcopy(model)
-    if interface.normalize is not None:
-        mean, std = interface.normalize
-        original = Classifier(original, list(mean), list(std)).to(device)
-    return gpu_layout(original).eval().requires_grad_(False)
+def _tensor(name: str, values: Any) -> Tensor:
+    """A tensor, an array, or a sequence of numbers or of one of these, as a tensor; a copy."""
+    try:
+        if isinstance(values, Tensor):
+            return values.detach().clone()
+        if isinstance(values, (list, tuple)) and any(isinstance(v, Tensor) for v in values):
+            return torch.stack([torch.as_tensor(v).detach() for v in values])
+        return torch.tensor(np.array(values))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(name, f"a {type(values).__name__} that is no tensor ({error})") from error
 
 
-def _one_label(name: str, labels: Tensor, number: int, classes: int) -> int:
+def _tried(original: nn.Module, form: Form, images: Tensor) -> tuple[nn.Module, Form, int]:
+    """The model, behind a ``Classifier`` if it answers no plain logits; how many classes.
+
+    Raises:
+        UserError: if it fails in eval or train mode, answers probabilities, or answers otherwise
+            in the one mode than in the other.
+    """
+    tried, batch = copied(original), some_images(images)
+    seen, learnt = (answers(tried, batch, training) for training in (False, True))
+    if learnt.logits.shape != seen.logits.shape:
+        raise UserError(
+            "model",
+            f"it answers {seen.logits.shape[1]} classes in eval mode and "
+            f"{learnt.logits.shape[1]} in train mode",
+        )
+    ends = end_of(original, batch).then or squashed(learnt.logits)
+    if ends in ("softmax", "sigmoid"):
+        raise UserError(
+            "model",
+            f"it ends in a {ends}; the losses need logits: give the model without it, one whose "
+            "last layer is linear",
+        )
+    if not (seen.plain and learnt.plain):
+        original, form = answering_logits(original, form, images.shape[1])
+    return original, form, seen.logits.shape[1]
+
+
+def _one_label(name: str, given: Labels, number: int, classes: int) -> int:
+    labels = _tensor(name, given)
     if labels.shape != (number,):
         raise UserError(name, f"{tuple(labels.shape)} is not one label for each shot, ({number},)")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise UserError(name, f"labels must be whole numbers, not {labels.dtype}")
     values = labels.unique().tolist()
     if len(values) != 1:
         raise UserError(name, f"the shots carry several labels {values}; call once for each")

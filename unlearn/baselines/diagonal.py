@@ -11,7 +11,6 @@ else.) Channels come last in memory: a CPU's convolutions with strides are sever
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -21,7 +20,8 @@ from torch import Tensor, nn
 
 from unlearn.engine.precision import Precision, kernels
 from unlearn.errors import UserError
-from unlearn.models.probe import BATCHNORMS
+from unlearn.models.adapt import copied
+from unlearn.models.layout import BATCHNORMS
 
 # How many floats the gradients of several images may take: what a CPU's cache holds; more on a GPU.
 PIECE = {"cpu": 2**19, "cuda": 2**27}
@@ -48,7 +48,7 @@ def fisher_diagonal(model: nn.Module, images: Tensor, batch_size: int) -> dict[s
     """
     sums = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in model.named_parameters()}
     device = next(iter(sums.values())).device
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = copied(model).eval().requires_grad_(False)
     cast(Any, model).to(memory_format=torch.channels_last)
     seen = record_layers(model)
     with kernels(Precision("fp32"), device):

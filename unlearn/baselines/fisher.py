@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
 from unlearn.baselines.diagonal import fisher_diagonal
 from unlearn.engine.seeding import seeded
+from unlearn.models.adapt import copied
 from unlearn.models.probe import head_of
 from unlearn.scenarios import Scenario, Task
 
@@ -65,7 +65,7 @@ class Fisher(Baseline):
         self, original: nn.Module, task: Task, diagonal: Mapping[str, Tensor], seed: int
     ) -> nn.Module:
         """A copy of the original in eval mode, noise added to every parameter."""
-        model = copy.deepcopy(original).eval()
+        model = copied(original).eval()
         device = next(model.parameters()).device
         head = head_of(model, task.train.x[:1].to(device, torch.get_default_dtype()) / 255)
         rng = seeded(seed, "fisher")

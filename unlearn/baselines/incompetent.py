@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +17,7 @@ from unlearn.engine.fitting import LossModule, ShuffledRows
 from unlearn.engine.precision import forward
 from unlearn.engine.seeding import seeded
 from unlearn.errors import UserError, choices
+from unlearn.models.adapt import copied
 from unlearn.models.probe import freeze_batchnorm
 from unlearn.scenarios import Scenario, Task
 from unlearn.training import TrainingConfig
@@ -108,7 +108,7 @@ class Incompetent(Baseline):
         number = max(1, round(self.retained * len(kept)))
         rows = torch.cat([task.forget.nonzero()[:, 0], kept[order[:number]]])
         data = task.train[rows]
-        student = copy.deepcopy(access.original).requires_grad_(True).train()
+        student = copied(access.original).requires_grad_(True).train()
         if self.batchnorm == "frozen":
             freeze_batchnorm(student)
         module = BadTeaching(

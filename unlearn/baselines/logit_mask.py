@@ -6,7 +6,6 @@ the original's by construction.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +14,7 @@ from torch import nn
 
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome
 from unlearn.errors import UserError
+from unlearn.models.adapt import copied
 from unlearn.models.probe import head_of
 from unlearn.scenarios import SCENARIOS, Scenario
 
@@ -42,7 +42,7 @@ class LogitMask(Baseline):
     @torch.no_grad()
     def unlearn(self, access: FullAccess) -> Outcome:
         device = access.device
-        model = copy.deepcopy(access.original)
+        model = copied(access.original)
         x = access.task.test.x[:1].to(device).to(torch.get_default_dtype()) / 255
         head = model.get_submodule(head_of(model, x))
         assert isinstance(head, nn.Linear)

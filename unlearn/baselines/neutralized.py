@@ -5,7 +5,6 @@ A reconstruction from the abstract: there is no public code.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ from unlearn.engine.precision import forward
 from unlearn.engine.predict import predict
 from unlearn.engine.seeding import seeded
 from unlearn.errors import UserError
+from unlearn.models.adapt import copied
 from unlearn.relearning.relearn import l_retain
 from unlearn.scenarios import Scenario, Task
 from unlearn.training import TrainingConfig
@@ -142,7 +142,7 @@ class Neutralized(Baseline):
 
     def unlearn(self, access: FullAccess) -> Outcome:
         task, device = access.task, next(access.original.parameters()).device
-        model = copy.deepcopy(access.original).requires_grad_(True).train()
+        model = copied(access.original).requires_grad_(True).train()
         d_e, d_r = (task.train[m] for m in (task.forget, ~task.forget))
         d_e, d_r = (Images(d.x.to(device), d.y.to(device)) for d in (d_e, d_r))
         first = Neutralizing(self, self.scrub_epochs, model, d_e, access)

@@ -53,6 +53,9 @@ def check(cfg: Config) -> None:
         UserError: naming the key and what is allowed.
     """
     check_ranges(cfg)
+    for key in ("output_dir", "data_dir"):
+        if not getattr(cfg, key).strip():
+            raise UserError(key, f"needs a folder: {key}=...")
     check_loggers(cfg.logger)
     shot_count(cfg.shot, 2**62)
     for key, value, names in (

@@ -95,11 +95,17 @@ def unlearner_settings(cfg: Config, intentions: Mapping[str, Intention] | None =
 
 
 def _refuse_strangers(node: Any, path: str) -> None:
-    """Raise for keys that the schema lacks; Hydra's ``+key=value`` lets them in."""
+    """Raise for keys that the schema lacks, and for those taken out of it.
+
+    Hydra's ``+key=value`` and ``~key`` let them through.
+    """
     schema = OmegaConf.get_type(node)
     if not is_dataclass(schema):
         return
     known = [f.name for f in fields(schema)]
+    for key in known:
+        if key not in node.keys():  # noqa: SIM118 (else a key whose value is missing counts too)
+            raise UserError(f"{path}{key}", f"needs a value: {path}{key}=...")
     for key in node:
         if key not in known:
             raise unknown_key(f"{path}{key}", known)

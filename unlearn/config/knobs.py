@@ -10,6 +10,7 @@ from unlearn.baselines import BASELINES
 from unlearn.config.compose import names, resolve
 from unlearn.data import SOURCES
 from unlearn.engine.precision import PRECISIONS
+from unlearn.program import program
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
 
@@ -66,10 +67,7 @@ def usage() -> str:
     lines = [
         "Few-shot unlearning: forget, or stop getting wrong, what a few images show.",
         "",
-        "  python run.py KEY=VALUE ...            one run",
-        "  python run.py -m KEY=VALUE,VALUE ...   a sweep: every combination",
-        "  python run.py -m experiment=table1     every cell of a table",
-        "  ... --dry-run                          the jobs, which are finished, how long the rest",
+        *_commands(),
         "",
     ]
     for name, (what, allowed) in KNOBS.items():
@@ -80,6 +78,27 @@ def usage() -> str:
         "",
         "Groups below, reached as inversion.steps=500: scenario, model, augment, training,",
         "inversion, filtration, relearning, intention. Their values: conf/scale/*.yaml, or",
-        "`python run.py --cfg job`.",
+        f"`{program()} --cfg job`.",
     ]
     return "\n".join(lines)
+
+
+def _commands() -> list[str]:
+    """What there is to type, and what it does."""
+    forms = {
+        "KEY=VALUE ...": "one run",
+        "-m KEY=VALUE,VALUE ...": "a sweep: every combination",
+        "-m experiment=table1": "every cell of a table",
+        "plan ...": "nothing is run: the jobs, which are finished, how long the rest takes",
+        "report ...": "the paper's tables and figures from finished runs",
+        "evaluate ...": "finished runs measured again from their saved weights",
+        "dashboard ...": "the W&B dashboard of a table's runs",
+    }
+    start = program()
+    lines = [f"  {start} {form:<24} {what}" for form, what in forms.items()]
+    return [
+        *lines,
+        f"  {start} COMMAND --help{'':<9} its own options",
+        "",
+        "--dry-run and --evaluate are the same as plan and evaluate.",
+    ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -24,10 +26,18 @@ def seeded(seed: int, *names: str, device: torch.device | None = None) -> torch.
 
 @contextmanager
 def seeded_globally(seed: int) -> Iterator[None]:
-    """Torch's own random state seeded within the block and restored after it, on every device."""
+    """Torch's own random state, on every device, Python's and NumPy's seeded within the block and
+    restored after it."""
+    python, arrays = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(list(range(torch.cuda.device_count()))):
         torch.manual_seed(seed)
-        yield
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)
 
 
 @contextmanager

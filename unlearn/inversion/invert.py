@@ -91,9 +91,10 @@ class Inverter(LossModule):
         original = problem.original
         # Outside the module's children: Lightning must neither train nor move f_o.
         self.frozen = {"f_o": original}
-        self.bn_layers = tuple(running_norms(original)) if cfg.weights.bn else ()
-        self.running = _running(original)
-        self.tar_layers = watched_layers(original, cfg.tar_layers) if cfg.weights.tar else ()
+        norms, part = running_norms(original, problem.part), problem.part
+        self.bn_layers = tuple(norms) if cfg.weights.bn else ()
+        self.running = _running(norms)
+        self.tar_layers = watched_layers(original, cfg.tar_layers, part) if cfg.weights.tar else ()
         self.probe = problem.probe(tuple(dict.fromkeys(self.bn_layers + self.tar_layers)))
         self.labels = torch.cat(
             [torch.arange(classes, device=device), torch.tensor([problem.target], device=device)]
@@ -214,9 +215,8 @@ class Inversion(Stage):
         return gpu_layout(generator.to(problem.device))
 
 
-def _running(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Running means and variances of the BatchNorm layers, each (channels,)."""
+def _running(norms: dict[str, nn.Module]) -> list[tuple[Tensor, Tensor]]:
+    """Running means and variances of BatchNorm layers, each (channels,)."""
     return [
-        (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var))
-        for norm in running_norms(model).values()
+        (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)) for norm in norms.values()
     ]

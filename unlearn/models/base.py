@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from unlearn.engine.predict import logits_of
 from unlearn.errors import choices
 from unlearn.registry import Registry
 
@@ -44,7 +45,10 @@ def norm_layer(norm: str) -> Callable[[int], nn.Module]:
 
 
 class Classifier(nn.Module):
-    """A network behind a per-channel input normalisation, so that it takes images in [0, 1]."""
+    """A network behind a per-channel input normalisation, so that it takes images in [0, 1].
+
+    Whatever holds the network's logits, it answers the logits alone.
+    """
 
     def __init__(self, network: nn.Module, mean: list[float], std: list[float]) -> None:
         super().__init__()
@@ -54,7 +58,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, classes)."""
-        return cast(Tensor, self.network(self._normalised(images)))
+        return logits_of(self.network(self._normalised(images)))
 
     def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the last layer's input (B, d), of a sequential network."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import accumulate
@@ -161,7 +160,7 @@ class Relearning(Stage):
         cfg = self.cfg
         given = Given(problem.original, problem.target, self.correct, problem.seed)
         lesson = prepare(cfg, proxy, problem.shots, self.intention, given)
-        model = copy.deepcopy(problem.original).train().requires_grad_(True)
+        model = problem.student()
         if cfg.batchnorm == "frozen":
             freeze_batchnorm(model)
         data: Data = lesson

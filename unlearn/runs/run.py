@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -21,7 +20,14 @@ from unlearn.config import Config, method_of, relevant, resolve, unlearner_setti
 from unlearn.data import SOURCES
 from unlearn.engine.device import checkout
 from unlearn.engine.stages import Stage
-from unlearn.engine.store import fingerprint, hash_of, write_tensors, write_text
+from unlearn.engine.store import (
+    fingerprint,
+    hash_of,
+    locked,
+    make_folder,
+    write_tensors,
+    write_text,
+)
 from unlearn.errors import UserError
 from unlearn.evaluation import VERSION, distances
 from unlearn.models import Classifier, build
@@ -127,10 +133,9 @@ class Run:
         )
         return None if theirs.folder == self.folder else theirs
 
-    @property
-    def lock(self) -> FileLock:
+    def locked(self) -> AbstractContextManager[None]:
         """What the process holds that computes it."""
-        return FileLock(self.folder.with_name(self.folder.name + ".lock"))
+        return locked(self.folder.with_name(self.folder.name + ".lock"))
 
     def record(self) -> Record | None:
         """What ``metrics.json`` says, if it is of this configuration."""
@@ -169,13 +174,7 @@ class Run:
         Raises:
             UserError: if output_dir cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".probe.{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise UserError("output_dir", f"cannot be written ({error})") from error
+        make_folder(self.folder)
         write_text(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(self.cfg)))
 
     def keep_weights(self, state: dict[str, Tensor]) -> str:
@@ -203,13 +202,13 @@ class Run:
         write_tensors(self.folder / ANSWERS, {**answers, "forget": forget.to(torch.uint8)})
 
     def failed(self, error: str) -> None:
-        """Leave ``error.json`` in its folder, if it came so far as to make one."""
-        if self.folder.is_dir():
-            cfg, seed = self.cfg, self.settings.get("seed")
-            failure = Failure(
-                error, cfg.scenario.name, method_of(cfg), seed, cfg.scale, self.settings
-            )
-            failure.write(self.folder)
+        """Leave ``error.json`` in its folder, if it came so far as to make one and still can."""
+        cfg, seed = self.cfg, self.settings.get("seed")
+        failure = Failure(error, cfg.scenario.name, method_of(cfg), seed, cfg.scale, self.settings)
+        # What went wrong is said anyway; the images or the disk may be what is gone.
+        with suppress(UserError, OSError):
+            if self.folder.is_dir():
+                failure.write(self.folder)
 
     def say_found(self, record: Record) -> None:
         """Say in one line that it was finished before, and whether other code made it."""

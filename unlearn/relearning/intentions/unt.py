@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from unlearn.engine.seeding import seeded_init
+from unlearn.errors import UserError
+from unlearn.models.untrained import untrained
 from unlearn.relearning.intentions.base import INTENTIONS, Given, Intention
 
 
@@ -22,26 +22,19 @@ class Unt(Intention):
 
     @torch.no_grad()
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:
+        """The untrained network's softmax (n, classes).
+
+        Raises:
+            UserError: if it answers as the trained one does, or with NaN.
+        """
         if given.untrained is None:
             given.untrained = untrained(given.original, given.seed)
-        fresh = given.untrained
-        return torch.cat([fresh(part).softmax(-1) for part in images.split(256)])
-
-
-def untrained(model: nn.Module, seed: int) -> nn.Module:
-    """A copy with every parameter drawn anew, in eval mode.
-
-    Modules draw by their own ``reset_parameters``; parameters that no such method covers are
-    drawn from a normal distribution of their own standard deviation.
-    """
-    fresh = copy.deepcopy(model)
-    with seeded_init(seed, "untrained"), torch.no_grad():
-        for module in fresh.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-                continue
-            for parameter in module.parameters(recurse=False):
-                spread = float(parameter.std(correction=0))
-                parameter.normal_(0, spread)
-    return fresh.eval()
+        labels = torch.cat([given.untrained(part).softmax(-1) for part in images.split(256)])
+        trained = given.original(images[:256]).softmax(-1)
+        if not bool(labels.isfinite().all()) or torch.allclose(labels[:256], trained):
+            raise UserError(
+                "intention",
+                "unt cannot be for this model: with its parameters drawn anew it still answers "
+                "as it did, or NaN; std, neg and cor need no untrained network",
+            )
+        return labels
