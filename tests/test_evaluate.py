@@ -432,9 +432,9 @@ def test_damaged_weights(out: Path, command: Command) -> None:
 def test_settings_that_are_not_those_it_ran_with(out: Path, command: Command) -> None:
     path = folder_of(out, "original") / "config.yaml"
     text = path.read_text()
-    path.write_text(text.replace("epochs: 1", "epochs: 2", 1))
+    path.write_text(text.replace("per_class: 120", "per_class: 119"))
     assert "config.yaml" in refused(command, out, path.parent)
-    path.write_text(text.replace("seed:", "sead:", 1))
+    path.write_text(text.replace("per_class:", "per_clas:"))
     assert "config.yaml" in refused(command, out, path.parent)
     path.unlink()
     assert "config.yaml" in refused(command, out, path.parent)

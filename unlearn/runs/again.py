@@ -23,6 +23,7 @@ from unlearn.engine.device import pick_device, share_threads
 from unlearn.engine.store import hash_of
 from unlearn.errors import UserError, choices
 from unlearn.evaluation import MEASURES, VERSION, evaluate
+from unlearn.program import BAD_INPUT, complain, program, tell
 from unlearn.runs.record import Record
 from unlearn.runs.run import Run, network_for
 from unlearn.scenarios import Task, load_task
@@ -45,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise choices("--only", name, MEASURES.list())
         folders = finished_folders(given.runs or [Path("outputs/runs")])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        complain(str(error))
+        return BAD_INPUT
     share_threads(places.pop("threads", None), 1)
     done = Progress(places, only, given.stale)
     done.measure_all(folders)
@@ -136,7 +137,7 @@ class Progress:
         try:
             with run.locked():
                 self.measure(run)
-            print(run.folder / "metrics.json", flush=True)
+            tell(str(run.folder / "metrics.json"))
             self.measured += 1
             return True
         except (UserError, OSError) as error:
@@ -187,7 +188,7 @@ class Progress:
     def complain(self, folder: Path, reason: str) -> None:
         """Say in one line why a run could not be measured."""
         self.failed += 1
-        print(f"error: {folder}: {' '.join(reason.split())}", file=sys.stderr)
+        complain(f"{folder}: {' '.join(reason.split())}")
 
 
 def found(folder: Path, places: dict[str, Any]) -> tuple[Run, Record]:
@@ -238,7 +239,7 @@ def task_key(cfg: Config) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="unlearn evaluate",
+        prog=program("evaluate"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
