@@ -16,14 +16,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from unlearn.methods import Job, get_original
-
 from unlearn.baselines.fisher import Fisher
-from unlearn.config.checks import check
-from unlearn.config.compose import resolve
+from unlearn.config import check, resolve
 from unlearn.engine.device import hardware, pick_device
-from unlearn.engine.store import Store
 from unlearn.evaluation.outputs import outputs
+from unlearn.pipeline import Job
+from unlearn.runs.run import Run
+from unlearn.runs.tracking import Tracker
 from unlearn.scenarios import Task, load_task, take_shots
 
 GRID = [float(f"{m}e{e}") for e in range(-10, -3) for m in (1, 3)] + [1e-3]
@@ -57,9 +56,8 @@ def main() -> None:
     assert isinstance(cfg.baseline, Fisher)
     fisher, device = cfg.baseline, pick_device(cfg.device)
     task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
-    store, out = Store(Path(cfg.output_dir) / "store"), Path(cfg.output_dir)
     shots = take_shots(task, cfg.shot, cfg.seed)
-    original, _ = get_original(Job(cfg, out, device, task, shots, store))
+    original, _ = Job(Run(cfg), device, task, shots, Tracker()).original()
     before = accuracies(original, task)
     diagonal = fisher.diagonal(original, task)
     rows: list[dict[str, Any]] = []

@@ -28,15 +28,19 @@ from pathlib import Path
 from typing import Any
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
-# A whole run in a few seconds: every part works, nothing is learnt well.
+# A whole run in a few seconds: every part works, little is learnt well. The generator heeds its
+# condition at once, so that some of its samples are target-like and others not, on any processor.
 TINY = [
     "scale=demo",
     "model.width=4",
     "training.epochs=1",
+    "training.batch_size=32",
     "inversion.steps=25",
     "inversion.lr=0.02",
     "inversion.batch_size=24",
     "inversion.width=2",
+    "inversion.emphasis=30",
+    "inversion.weights={ent:30,aug:1,tar:1,bn:1,div:1,div_pixel:1,tv:0.1}",
     "inversion.grid_every=10",
     "filtration.per_condition=12",
     "filtration.rounds=2",

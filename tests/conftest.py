@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import helpers
 from tests.helpers import SHARED
 from tests.standin import GPU, install
 
@@ -16,6 +17,13 @@ from tests.standin import GPU, install
 def one_thread() -> None:
     """The tests themselves run side by side; and the numbers depend on it in the last digit."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def doubles() -> Iterator[None]:
+    """Within, torch computes in float64."""
+    with helpers.doubles():
+        yield
 
 
 @pytest.fixture

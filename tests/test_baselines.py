@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import unlearn
+from tests.helpers import (
+    PLAIN,
+    QUICK,
+    access_to,
+    baseline_of,
+    small_classifier,
+    small_task,
+)
 from unlearn.baselines import BASELINES, FullAccess
 from unlearn.baselines.incompetent import l_teachers
 from unlearn.baselines.neutralized import contrastive_labels, l_distil
@@ -19,116 +27,67 @@ from unlearn.baselines.oracle import OracleTraining
 from unlearn.config.checks import check
 from unlearn.config.compose import resolve
 from unlearn.data import Images
-from unlearn.data.mnist5k import MNIST5k
-from unlearn.engine.augment import Augment
 from unlearn.engine.predict import predict
 from unlearn.engine.store import state_of
-from unlearn.models import ModelConfig, build
+from unlearn.relearning import Given
 from unlearn.relearning.intentions.neg import Neg
-from unlearn.scenarios import SCENARIOS, Task
-from unlearn.training import Training, TrainingConfig
-
-PLAIN = Augment(padding=0, rotation=0, flip=False)
-QUICK = TrainingConfig(2, 16, 0.05, 0.9, 0.0, "constant", 0)
-
-
-def small_task(number: int = 120, seed: int = 0) -> Task:
-    """Four classes of 8x8 images told apart by a bright quarter; D_e is part of class 1."""
-    rng = torch.Generator().manual_seed(seed)
-
-    def draw(n: int) -> Images:
-        y = torch.arange(n) % 4
-        x = torch.randint(0, 90, (n, 1, 8, 8), generator=rng)
-        for i, c in enumerate(y.tolist()):
-            x[i, :, 4 * (c // 2) : 4 * (c // 2) + 4, 4 * (c % 2) : 4 * (c % 2) + 4] += 150
-        return Images(x.to(torch.uint8), y)
-
-    train, test = draw(number), draw(40)
-    forget = (train.y == 1) & (torch.arange(number) % 8 < 4)
-    return Task(train, forget, test, test.y == 1, 1, None, 1, list("abcd"), MNIST5k())
-
-
-def fresh() -> nn.Module:
-    torch.manual_seed(7)
-    return build(ModelConfig("small_cnn", "batch", 4), 1, 4, [0.3], [0.3])
-
-
-def access_to(task: Task, name: str, intention: str = "neg", seed: int = 0) -> FullAccess:
-    torch.manual_seed(1)
-    original = build(ModelConfig("small_cnn", "batch", 4), 1, 4, [0.3], [0.3])
-    module = Training(QUICK, original.train(), task.train, PLAIN)
-    from unlearn.engine.fitting import fit
-
-    fit(module, module.batches, torch.device("cpu"))
-    given = task.forget.clone()
-    return FullAccess(
-        original.eval().requires_grad_(False),
-        task,
-        given,
-        resolve([f"intention={intention}", "scale=demo"]).intention,
-        QUICK,
-        PLAIN,
-        fresh,
-        seed,
-    )
-
-
-def baseline(name: str, *overrides: str):  # type: ignore[no-untyped-def]
-    return resolve([f"baseline={name}", "scenario=class_mnist", *overrides]).baseline
-
+from unlearn.scenarios import SCENARIOS
 
 TRAINED = ["oracle", "incompetent", "neutralized", "fisher", "logit_mask"]
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_original_is_left_alone_and_the_seed_decides(name: str) -> None:
-    access = access_to(small_task(), name)
+    access = access_to(small_task())
     before = state_of(access.original)
-    states = [state_of(baseline(name).unlearn(access).model) for _ in range(2)]
+    states = [state_of(baseline_of(name).unlearn(access).model) for _ in range(2)]
     torch.testing.assert_close(*states, rtol=0, atol=0)
     torch.testing.assert_close(state_of(access.original), before, rtol=0, atol=0)
-    other = state_of(baseline(name).unlearn(replace(access, seed=5)).model)
+    other = state_of(baseline_of(name).unlearn(replace(access, seed=5)).model)
     same = all(torch.equal(other[k], states[0][k]) for k in other)
     assert same == ("seed" not in BASELINES[name].uses)
 
 
 def test_the_oracle_is_a_fresh_network_not_the_original() -> None:
-    access = access_to(small_task(), "oracle", "std")
+    access = access_to(small_task(), "std")
     access.training = replace(QUICK, epochs=1, lr=1e-12, momentum=0.0)
-    outcome = baseline("oracle").unlearn(access)
+    outcome = baseline_of("oracle").unlearn(access)
     torch.testing.assert_close(
-        dict(outcome.model.named_parameters()), dict(fresh().named_parameters()), atol=1e-6, rtol=0
+        dict(outcome.model.named_parameters()),
+        dict(small_classifier().named_parameters()),
+        atol=1e-6,
+        rtol=0,
     )
 
 
 def test_the_oracle_for_std_never_sees_the_given_images() -> None:
     """Other pixels in D_e, same result; other pixels in D_r, another one."""
     task = small_task()
-    access = access_to(task, "oracle", "std")
-    first = state_of(baseline("oracle").unlearn(access).model)
+    access = access_to(task, "std")
+    first = state_of(baseline_of("oracle").unlearn(access).model)
 
     def with_noise(rows: Tensor) -> FullAccess:
         x = task.train.x.clone()
         x[rows] = 255 - x[rows]
         return replace(access, task=replace(task, train=Images(x, task.train.y)))
 
-    changed = state_of(baseline("oracle").unlearn(with_noise(task.forget)).model)
+    changed = state_of(baseline_of("oracle").unlearn(with_noise(task.forget)).model)
     torch.testing.assert_close(first, changed, rtol=0, atol=0)
-    changed = state_of(baseline("oracle").unlearn(with_noise(~task.forget)).model)
+    changed = state_of(baseline_of("oracle").unlearn(with_noise(~task.forget)).model)
     assert any(not torch.equal(first[k], changed[k]) for k in first)
 
 
 def test_what_is_not_given_stays_in_the_oracles_d_r() -> None:
     task = small_task()
-    access = access_to(task, "oracle", "std")
+    access = access_to(task, "std")
     access.given = task.forget & (torch.arange(len(task.forget)) % 16 < 4)
     assert 0 < int(access.given.sum()) < int(task.forget.sum())
     x = task.train.x.clone()
     left = task.forget & ~access.given
     x[left] = 255 - x[left]
-    first = state_of(baseline("oracle").unlearn(access).model)
+    first = state_of(baseline_of("oracle").unlearn(access).model)
     other = replace(access, task=replace(task, train=Images(x, task.train.y)))
-    second = state_of(baseline("oracle").unlearn(other).model)
+    second = state_of(baseline_of("oracle").unlearn(other).model)
     assert any(not torch.equal(first[k], second[k]) for k in first)
 
 
@@ -139,7 +98,7 @@ def test_the_oracles_loss_is_one_mean_over_the_batch(form: str) -> None:
     data = Images(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 2, 3, 1, 0]))
     given = torch.tensor([False, True, False, False, True, False])
     labels = F.one_hot(torch.ones(6, dtype=torch.long), 4).float()
-    module = OracleTraining(QUICK, fresh(), data, PLAIN, intention, labels, given)
+    module = OracleTraining(QUICK, small_classifier(), data, PLAIN, intention, labels, given)
     rows = torch.tensor([4, 0, 1, 5])
     logits = torch.randn(4, 4)
     literal = []
@@ -158,12 +117,18 @@ def test_the_oracles_loss_is_one_mean_over_the_batch(form: str) -> None:
 def test_the_oracle_reaches_its_intention(intention: str) -> None:
     task = small_task(240)
     task.forget = task.train.y == 1
-    access = access_to(task, "oracle", intention)
+    access = access_to(task, intention)
     access.training = replace(QUICK, epochs=6)
-    model = baseline("oracle").unlearn(access).model
+    model = baseline_of("oracle").unlearn(access).model
     right = predict(model, task.test.x) == task.test.y
     assert right[~task.test_forget].float().mean() > 0.9
-    assert right[task.test_forget].float().mean() < 0.1
+    if intention == "unt":  # an untrained network may happen to answer the label
+        images = task.test.x[task.test_forget] / 255
+        wanted = access.intention.relabel(images, Given(access.original, 1, None, access.seed))
+        with torch.no_grad():
+            assert (model(images).softmax(-1) - wanted).abs().max() < 0.2
+    else:
+        assert right[task.test_forget].float().mean() < 0.1
 
 
 def test_l_teachers_against_the_loop() -> None:
@@ -201,8 +166,8 @@ def test_contrastive_labels_are_uniform_over_the_others() -> None:
 def test_neutralizing_ends_at_chance() -> None:
     task = small_task(240)
     task.forget = task.train.y == 1
-    access = access_to(task, "neutralized")
-    long = replace(baseline("neutralized"), scrub_epochs=40, lr=0.05, batch_size=16, epochs=1)
+    access = access_to(task)
+    long = replace(baseline_of("neutralized"), scrub_epochs=40, lr=0.05, batch_size=16, epochs=1)
     outcome = long.unlearn(access)
     steps = [row["step"] for row in outcome.history]
     first = steps[: steps.index(min(steps), 1)] if min(steps) in steps[1:] else steps
@@ -212,8 +177,8 @@ def test_neutralizing_ends_at_chance() -> None:
 def test_the_logit_mask_only_hides() -> None:
     task = small_task(240)
     task.forget = task.train.y == 1
-    access = access_to(task, "logit_mask")
-    model = baseline("logit_mask").unlearn(access).model
+    access = access_to(task)
+    model = baseline_of("logit_mask").unlearn(access).model
     x = task.test.x.float() / 255
     with torch.no_grad():
         logits, masked = access.original(x), model(x)
@@ -236,7 +201,7 @@ BAD = {
     "baseline=incompetent baseline.batchnorm=x": "train, frozen",
     "baseline=neutralized baseline.alpha=2": "baseline.alpha",
     "baseline=neutralized baseline.epochs=0": "baseline.epochs",
-    "baseline=oracle baseline.negative=second": "ascent, complementary",
+    "baseline=oracle intention.oracle_form=second": "ascent, complementary",
     "baseline=oracle intention=cor scenario=7mnist": "7noisymnist",
 }
 
@@ -260,4 +225,4 @@ def test_full_access_is_only_made_for_baselines() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "FullAccess"
     ]
-    assert makers == ["methods.py"]
+    assert makers == ["pipeline.py"]

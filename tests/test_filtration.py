@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers import small_net
+from tests.helpers import problem_of, small_net
 from unlearn import NotSeparable
 from unlearn.engine.augment import Augment
-from unlearn.filtration import FiltrationConfig, Proxy, filtrate
+from unlearn.engine.seeding import seeded
+from unlearn.engine.statistics import entropy
+from unlearn.filtration import Filter, FiltrationConfig, Proxy, filtrate
 from unlearn.filtration.knee import knee, threshold
 from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
 from unlearn.inversion import Generator
-from unlearn.models.probe import head_of
+from unlearn.models.probe import Probe, head_of
 
 
 def kernel(a: list[float], b: list[float], bandwidths: list[float]) -> float:
@@ -139,9 +141,8 @@ def parts() -> tuple[Generator, torch.nn.Module, torch.Tensor, int]:
 def test_filtrate_splits_and_refines(number: int) -> None:
     generator, model, shots, target = parts()
     shots = shots[:number]
-    head = head_of(model, shots)
-    cfg = FiltrationConfig(**{**vars(CFG), "threshold": 0.8})
-    proxy = filtrate(cfg, generator, model, shots, target, Augment(2), 0, head)
+    problem = problem_of(model, shots, target, augment=Augment(2))
+    proxy = filtrate(replace(CFG, threshold=0.8), problem, generator)
     assert proxy.images.dtype == torch.uint8
     again = model(proxy.images.float() / 255).softmax(-1)
     torch.testing.assert_close(again, proxy.probabilities, atol=1e-5, rtol=1e-4)
@@ -149,17 +150,18 @@ def test_filtrate_splits_and_refines(number: int) -> None:
     assert (proxy.distances[proxy.target_like] < 0.8).all()
     assert (proxy.target_like ^ proxy.retained).all()
     assert len(proxy.within) == 3  # the shots, or the copies of the only one
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    hooked = [m._forward_hooks or m._forward_pre_hooks for m in problem.original.modules()]
+    assert not any(hooked)
 
 
 def test_one_shot_is_measured_so_that_its_copies_are_near() -> None:
     """... by their distance to it, and by a kernel that is not narrower than they lie around it."""
     generator, model, shots, target = parts()
-    head, augment = head_of(model, shots), Augment(2)
 
     def measured(number: int, bandwidth: float) -> Proxy:
         cfg = replace(CFG, threshold=0.8, bandwidths=[bandwidth])
-        return filtrate(cfg, generator, model, shots[:number], target, augment, 0, head)
+        problem = problem_of(model, shots[:number], target, augment=Augment(2))
+        return filtrate(cfg, problem, generator)
 
     narrow, median, wide = (measured(1, b) for b in (0.01, 1.0, 1.2))
     assert torch.equal(narrow.distances, median.distances)
@@ -171,15 +173,11 @@ def test_one_shot_is_measured_so_that_its_copies_are_near() -> None:
 
 
 def test_refinement_keeps_only_sure_and_consistent_samples() -> None:
-    from unlearn.engine.seeding import seeded
-    from unlearn.filtration.filtrate import Filter, entropy
-    from unlearn.models.probe import Probe
-
     generator, model, shots, _ = parts()
     z, y = torch.randn(40, 8), torch.arange(40) % 5
     with torch.no_grad():
         t_ent = float(entropy(model(generator(z, y)).softmax(-1)).quantile(0.7))
-    cfg = FiltrationConfig(**{**vars(CFG), "t_ent": t_ent})
+    cfg = replace(CFG, t_ent=t_ent)
     with Probe(model, head_of(model, shots)) as probe, torch.no_grad():
         module = Filter(cfg, generator, probe, Augment(2), seeded(0))
         images, p, _, ok = module.predict_step((z, y))
@@ -196,11 +194,8 @@ def test_refinement_keeps_only_sure_and_consistent_samples() -> None:
 def test_of_a_whole_class_all_that_is_called_so_is_target_like() -> None:
     generator, model, shots, target = parts()
     model[-1].bias.data[target] -= 0.45  # now some samples are called otherwise
-    head, augment = head_of(model, shots), Augment(2)
-    part, whole = (
-        filtrate(replace(CFG, whole_class=w), generator, model, shots, target, augment, 0, head)
-        for w in (False, True)
-    )
+    problem = problem_of(model, shots, target, augment=Augment(2))
+    part, whole = (filtrate(replace(CFG, whole_class=w), problem, generator) for w in (False, True))
     called = part.probabilities.argmax(-1) == target
     assert (called & ~part.target_like).any()
     assert torch.equal(whole.target_like, called)
@@ -212,15 +207,15 @@ def test_of_a_whole_class_all_that_is_called_so_is_target_like() -> None:
 def test_nothing_or_everything_is_an_error_that_keeps_the_samples(t_f: float, word: str) -> None:
     generator, model, shots, target = parts()
     model[-1].bias.data[target] += 100.0
-    cfg = FiltrationConfig(**{**vars(CFG), "threshold": t_f})
-    head = head_of(model, shots)
+    cfg = replace(CFG, threshold=t_f)
+    problem = problem_of(model, shots, target, augment=Augment(2))
     with pytest.raises(NotSeparable, match=rf"{word} of .*filtration.threshold") as caught:
-        filtrate(cfg, generator, model, shots, target, Augment(2), 0, head)
+        filtrate(cfg, problem, generator)
     assert caught.value.proxy is not None
 
 
 def test_nothing_refined_is_an_error() -> None:
     generator, model, shots, target = parts()
-    cfg = FiltrationConfig(**{**vars(CFG), "t_ent": 1e-9})
+    problem = problem_of(model, shots, target, augment=Augment(2))
     with pytest.raises(NotSeparable, match=r"filtration\.t_ent"):
-        filtrate(cfg, generator, model, shots, target, Augment(2), 0, head_of(model, shots))
+        filtrate(replace(CFG, t_ent=1e-9), problem, generator)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.bench.fisher import one_by_one
-from scripts.fisher_alpha import choose
 from tests.helpers import small_net
 from unlearn import UserError
 from unlearn.baselines import BASELINES, FullAccess
@@ -47,16 +45,24 @@ def network(name: str, norm: str, channels: int = 1) -> nn.Module:
     return model.eval()
 
 
-@pytest.fixture
-def doubles() -> Any:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+def one_by_one(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """The diagonal by its definition: one image, one class at a time."""
+    sums = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
+    for image in images.split(1):
+        logits = model(image.to(torch.get_default_dtype()) / 255)
+        for y, p in enumerate(logits.detach().softmax(-1)[0]):
+            model.zero_grad()
+            F.cross_entropy(logits, torch.tensor([y])).backward(retain_graph=True)
+            for name, parameter in model.named_parameters():
+                sums[name] += p * parameter.grad**2
+    model.zero_grad()
+    return {name: total / len(images) for name, total in sums.items()}
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "preact_resnet18"])
 @pytest.mark.parametrize("norm", ["batch", "layer", "instance"])
-def test_the_diagonal_is_the_loop(doubles: None, name: str, norm: str) -> None:
+@pytest.mark.usefixtures("doubles")
+def test_the_diagonal_is_the_loop(name: str, norm: str) -> None:
     model, images = network(name, norm, channels=2), random_images(3, channels=2)
     slow, fast = one_by_one(model, images), fisher_diagonal(model, images, 2)
     assert list(fast) == list(slow)
@@ -76,7 +82,7 @@ def test_the_diagonal_in_single_precision() -> None:
 def test_memory_is_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = small_net(), random_images(7, size=28)
     whole = fisher_diagonal(model, images, 7)
-    monkeypatch.setattr("unlearn.fisher.PIECE", {"cpu": 1})
+    monkeypatch.setattr("unlearn.baselines.diagonal.PIECE", {"cpu": 1})
     torch.testing.assert_close(fisher_diagonal(model, images, 2), whole, rtol=1e-5, atol=1e-12)
 
 
@@ -204,6 +210,8 @@ def test_its_configuration() -> None:
 
 
 def test_the_rule_for_alpha() -> None:
+    from scripts.fisher_alpha import choose
+
     means = [0.99, 0.985, 0.98, 0.9, 0.985]  # luck beyond the fall does not count
     sweep = [
         {"alpha": 10.0**i, "train_D_r": {"mean": mean, "std": 0.0}} for i, mean in enumerate(means)

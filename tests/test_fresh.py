@@ -9,22 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from tests.helpers import small_net
-from unlearn.config.compose import settings
+from tests.helpers import problem_of, relearned, small_net
 from unlearn.engine.augment import Augment
 from unlearn.engine.seeding import seeded
-from unlearn.filtration import Filter, Proxy
+from unlearn.filtration import Filter, FiltrationConfig, Proxy
 from unlearn.filtration.mmd import mmd_to
 from unlearn.inversion import Generator
 from unlearn.models.probe import Probe, head_of
-from unlearn.relearning import RelearningConfig, relearn
+from unlearn.relearning import RelearningConfig
 from unlearn.relearning.fresh import Fresh, kl
 from unlearn.relearning.intentions import INTENTIONS, Given, Intention
 from unlearn.relearning.lesson import Lesson, prepare
 
 TARGET, PLUS = 1, 4
-CFG = RelearningConfig(3, 16, 0.02, 0.9, 0.0, 1.0, "frozen", 1.0, 1, 1.0, True, 1, "second")
-FILTRATION = replace(settings("demo").filtration, augmentations=1, t_ent=1.0)
+CFG = RelearningConfig(3, 16, 0.02, 0.9, 0.0, 1.0, "frozen", 1.0, 1, 1.0, True, 1)
+FILTRATION = FiltrationConfig(augmentations=1, t_ent=1.0)
 
 
 class Painter(Generator):
@@ -84,10 +83,9 @@ class World:
         return Fresh(
             self.lesson(),
             self.sampler(**how),
-            self.proxy,
-            self.shots,
-            self.intention,
             self.given,
+            problem_of(self.model, self.shots, TARGET, 3),
+            self.proxy,
             model or self.model,
             candidates,
         )
@@ -160,37 +158,15 @@ def test_kl_is_the_divergence() -> None:
     torch.testing.assert_close(kl(p, logits), literal)
 
 
-def test_two_devices_learn_the_same() -> None:
-    made = []
-    for devices in (1, 2):
-        world = World("unt", scrub_epochs=1)
-        given = (world.model, world.proxy, world.shots, world.intention, TARGET, None, Augment(2))
-        cfg = replace(CFG, candidates=2)
-        made.append(relearn(cfg, *given, 0, sampler=world.sampler(), devices=devices))
-    for one, two in zip(made[0][1], made[1][1], strict=True):
-        assert one == pytest.approx(two, rel=1e-4, abs=1e-5)
-
-
 @pytest.mark.parametrize("intention", ["cor", "neg", "std", "unt"])
 @pytest.mark.parametrize("candidates", [1, 2])
 def test_relearning_on_fresh_samples(intention: str, candidates: int) -> None:
     world = World(intention, scrub_epochs=1)
     cfg = replace(CFG, candidates=candidates, epochs=12)
     before = {k: v.clone() for k, v in world.model.state_dict().items()}
+    problem = problem_of(world.model, world.shots, TARGET, 3)
     models = [
-        relearn(
-            cfg,
-            world.model,
-            world.proxy,
-            world.shots,
-            world.intention,
-            TARGET,
-            3,
-            Augment(0, 0),
-            0,
-            sampler=world.sampler(),
-        )[0]
-        for _ in range(2)
+        relearned(cfg, world.intention, problem, world.proxy, world.sampler())[0] for _ in range(2)
     ]
     states = [m.state_dict() for m in models]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from tests.helpers import small_net
 from unlearn import UserError
+from unlearn.engine.statistics import entropy
 from unlearn.evaluation.attacks import attack_success_rate, judged_at, membership
 from unlearn.evaluation.distance import agreement, js_divergence, tug_of_war
 from unlearn.evaluation.outputs import outputs
 from unlearn.evaluation.watermark import feature_norms
-from unlearn.filtration.filtrate import entropy
 from unlearn.models import ModelConfig, build
 
 

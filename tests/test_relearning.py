@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.helpers import small_net
+from tests.helpers import problem_of, relearned, small_net
 from unlearn import UserError
 from unlearn.engine.augment import Augment
 from unlearn.filtration import Proxy
-from unlearn.relearning import RelearningConfig, relearn
+from unlearn.relearning import RelearningConfig
 from unlearn.relearning.intentions import INTENTIONS, Given, Intention
 from unlearn.relearning.intentions.neg import Neg
 from unlearn.relearning.intentions.unt import untrained
@@ -31,13 +32,8 @@ CFG = RelearningConfig(
     forget_weight=1.0,
     fresh=False,
     candidates=1,
-    negative="ascent",
 )
 TARGET = 1
-
-
-def with_(**changes: object) -> RelearningConfig:
-    return RelearningConfig(**{**vars(CFG), **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -92,9 +88,8 @@ def test_neg_leaves_the_label_and_keeps_the_rest(task, form: str, batchnorm: str
     model, proxy, shots = task
     before = copy.deepcopy(model.state_dict())
     neg = intention("neg", form=form, cutoff=10.0)
-    unlearned, history = relearn(
-        with_(batchnorm=batchnorm), model, proxy, shots, neg, TARGET, None, Augment(0, 0), 0
-    )
+    problem = problem_of(model, shots, TARGET)
+    unlearned, history = relearned(replace(CFG, batchnorm=batchnorm), neg, problem, proxy)
     assert answers(model, shots)[:, TARGET].min() > 0.9
     assert answers(unlearned, shots)[:, TARGET].max() < 0.1
     dark = proxy.images[proxy.retained].float() / 255
@@ -107,16 +102,17 @@ def test_neg_leaves_the_label_and_keeps_the_rest(task, form: str, batchnorm: str
 
 def test_cor_teaches_the_right_label(task) -> None:
     model, proxy, shots = task
-    unlearned, _ = relearn(CFG, model, proxy, shots, intention("cor"), TARGET, 3, Augment(0, 0), 0)
+    problem = problem_of(model, shots, TARGET, 3)
+    unlearned, _ = relearned(CFG, intention("cor"), problem, proxy)
     assert answers(unlearned, shots)[:, 3].min() > 0.9
     with pytest.raises(UserError, match="correct_labels"):
-        relearn(CFG, model, proxy, shots, intention("cor"), TARGET, None, Augment(0, 0), 0)
+        relearned(CFG, intention("cor"), problem_of(model, shots, TARGET), proxy)
 
 
 def test_unt_answers_as_an_untrained_network(task) -> None:
     model, proxy, shots = task
     unt = intention("unt", scrub_epochs=2)
-    unlearned, _ = relearn(CFG, model, proxy, shots, unt, TARGET, None, Augment(0, 0), 0)
+    unlearned, _ = relearned(CFG, unt, problem_of(model, shots, TARGET), proxy)
     wanted = answers(untrained(model, 0), shots)
     entropy = torch.special.entr(answers(unlearned, shots)).sum(-1).mean()
     assert (answers(unlearned, shots) - wanted).abs().mean() < 0.1
@@ -148,7 +144,7 @@ def test_std_scrubs_then_leaves_the_forgotten_out(task) -> None:
     assert int(lesson.forget[scrubbed].sum()) == 3 * (40 + 2 * 6)
     assert not lesson.forget[later].any()
     assert torch.equal(torch.bincount(later, minlength=132)[~lesson.forget], torch.full((80,), 27))
-    unlearned, _ = relearn(CFG, model, proxy, shots, std, TARGET, None, Augment(0, 0), 0)
+    unlearned, _ = relearned(CFG, std, problem_of(model, shots, TARGET), proxy)
     assert answers(unlearned, shots)[:, TARGET].mean() < answers(model, shots)[:, TARGET].mean() / 2
 
 
@@ -182,7 +178,9 @@ def test_a_whole_class_has_no_share_in_the_others_labels(task) -> None:
 def test_copies_of_the_shots_never_outnumber_the_samples(task, asked: int, copies: int) -> None:
     model, proxy, shots = task
     neg = intention("neg", form="complementary", cutoff=10.0)
-    lesson = prepare(with_(shot_copies=asked), proxy, shots, neg, Given(model, TARGET, None, 0))
+    lesson = prepare(
+        replace(CFG, shot_copies=asked), proxy, shots, neg, Given(model, TARGET, None, 0)
+    )
     assert int((lesson.conditions == -1).sum()) == len(shots) * copies
     assert int(lesson.forget.sum()) == 40 + len(shots) * copies
 
@@ -191,7 +189,7 @@ def test_every_shot_enters_once_though_there_are_more_than_samples(task) -> None
     model, proxy, shots = task
     neg = intention("neg", form="complementary", cutoff=10.0)
     many = torch.cat([shots] * 9)
-    lesson = prepare(with_(shot_copies=2), proxy, many, neg, Given(model, TARGET, None, 0))
+    lesson = prepare(replace(CFG, shot_copies=2), proxy, many, neg, Given(model, TARGET, None, 0))
     assert int((lesson.conditions == -1).sum()) == len(many)
 
 
@@ -199,7 +197,7 @@ def test_dropped_samples_are_in_neither_part(task) -> None:
     model, proxy, shots = task
     proxy.dropped[50:60] = True
     neg = intention("neg", form="ascent", cutoff=10.0)
-    lesson = prepare(with_(shot_copies=0), proxy, shots, neg, Given(model, TARGET, None, 0))
+    lesson = prepare(replace(CFG, shot_copies=0), proxy, shots, neg, Given(model, TARGET, None, 0))
     assert len(lesson.forget) == 110
     assert int(lesson.forget.sum()) == 40
 
@@ -219,7 +217,12 @@ def test_relearning_is_deterministic_and_leaves_random_state_alone(task) -> None
     neg = intention("neg", form="ascent", cutoff=10.0)
     state = torch.get_rng_state()
     one, two, other = (
-        relearn(CFG, model, proxy, shots, neg, TARGET, None, Augment(2), seed)[0].state_dict()
+        relearned(
+            replace(CFG, epochs=3),
+            neg,
+            problem_of(model, shots, TARGET, None, Augment(2), seed),
+            proxy,
+        )[0].state_dict()
         for seed in (0, 0, 1)
     )
     assert all(torch.equal(one[k], two[k]) for k in one)

@@ -10,68 +10,27 @@ import subprocess
 from decimal import Decimal
 from pathlib import Path
 from statistics import stdev
+from typing import Any
 
 import pytest
-from PIL import Image
 
+from tests.helpers import NINE, Runs
 from unlearn.config.compose import resolve
 from unlearn.config.identity import relevant
 from unlearn.config.tables import list_experiments, load_table
+from unlearn.filtration import FiltrationConfig
 from unlearn.report.__main__ import main
-from unlearn.report.match import departures, fill
+from unlearn.report.html import page
+from unlearn.report.match import composed, departures, fill, fits
 from unlearn.report.measures import EXTRAS, measure
 from unlearn.report.paper import Printed, paper_tables
+from unlearn.report.readme import compact
 from unlearn.report.runs import Found, Run, find_runs, flat
-from unlearn.report.sheet import Sheet, build
-from unlearn.report.text import difference, ours
+from unlearn.report.sheet import build
+from unlearn.report.text import difference, latex, markdown, ours
 
-NINE = ("scenario=class_mnist", "scenario.digit=9")
-
-
-class Runs:
-    """A folder of runs as the pipeline would leave them."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.number = root, 0
-
-    def leave(
-        self,
-        *overrides: str,
-        seed: int | None = 0,
-        metrics: dict[str, float] | None = None,
-        pictures: tuple[str, ...] = (),
-        **more: object,
-    ) -> Path:
-        """One finished run, or a failed one if ``more`` has an error."""
-        said = [f"seed={seed}"] if seed is not None else []
-        cfg = resolve(["scale=demo", *overrides, *said])
-        content = {
-            "method": cfg.baseline.name if cfg.baseline else "ours",
-            "seed": seed,
-            "scale": cfg.scale,
-            "data": cfg.data,
-            "note": "",
-            "classes": list("0123456789"),
-            "config": relevant(cfg),
-            "finished": "2026-11-23T10:00:00",
-            "metrics": metrics or {"D_r": 0.98, "D_e": 0.01},
-            "hardware": "a machine",
-            "versions": {"few-shot-unlearning": "1.2.3"},
-            **more,
-        }
-        folder = self.root / f"run{self.number}"
-        self.number += 1
-        (folder / "pictures").mkdir(parents=True)
-        for i, name in enumerate(pictures):
-            Image.new("RGB", (60, 40), (40 * i, 90, 120)).save(folder / "pictures" / f"{name}.png")
-        if "error" in content:
-            del content["metrics"]
-        name = "error.json" if "error" in content else "metrics.json"
-        (folder / name).write_text(json.dumps(content))
-        return folder
-
-    def sheet(self, name: str) -> Sheet:
-        return build(name, "demo", find_runs([self.root]))
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "outputs" / "published" / "2026-11-23-cpu-2-cores"
 
 
 @pytest.fixture
@@ -295,6 +254,188 @@ def test_a_setting_newer_than_a_run_departs_unless_it_is_off() -> None:
         "filtration.bandwidths [1.0] (conf/: [2])",
         "filtration.majority null (conf/: 0.8)",
     ]
+    # A default is what the code did before there was a setting.
+    off = FiltrationConfig().drop_unmatched
+    assert departures(old, wanted | {"filtration.drop_unmatched": off}) == []
+    assert departures(old, wanted | {"filtration.drop_unmatched": not off}) != []
+
+
+def test_an_older_run_does_not_fill_a_cell_that_sets_what_it_lacks() -> None:
+    cells = {c.row: c for c in load_table("switches").cells() if c.column == "7-MNIST, neg"}
+    cell = cells["Unmatched samples dropped"]
+    wanted = composed(cell.overrides, "demo")
+    older = {k: v for k, v in wanted.items() if k != "filtration.drop_unmatched"}
+    sets = {"filtration.drop_unmatched"}
+    assert not fits(Run(Path("old"), {}, older), wanted, sets)
+    assert fits(Run(Path("new"), {}, wanted), wanted, sets)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "computed", "asks", "departs"),
+    [
+        ("auto", "float32", "fp32", False),
+        ("auto", "bfloat16", "fp32", True),
+        ("auto", "float32", "auto", False),
+        ("bf16", "bfloat16", "auto", True),
+    ],
+)
+def test_precision_counts_as_it_was_chosen(
+    chosen: str, computed: str, asks: str, departs: bool
+) -> None:
+    run = Run(Path("run"), {"precision": computed}, {"precision": chosen})
+    assert bool(departures(run, {"precision": asks})) == departs
+
+
+# --- runs of older versions
+
+
+def old_content(**config: object) -> dict[str, Any]:
+    """What version 0.3 wrote."""
+    return {
+        "seed": 0,
+        "config": config,
+        "metrics": {"D_r": 0.9, "D_e": 0.1},
+        "hardware": "CPU, 1 threads of a processor",
+        "computed_in": "float32",
+        "versions": {"commit": "abc1234+", "few-shot-unlearning": "0.3.1"},
+    }
+
+
+def test_an_older_run_is_read_as_one_of_today(tmp_path: Path) -> None:
+    for old in (
+        resolve(["scale=demo", "scenario=7mnist", "intention=neg", "shot=1.0"]),
+        resolve(["scale=demo", "scenario=7mnist", "intention=neg", "baseline=oracle", "shot=1.0"]),
+        resolve(["scale=demo", "scenario=7mnist", "intention=std", "baseline=oracle", "shot=1.0"]),
+    ):
+        settings = json.loads(json.dumps(relevant(old)))
+        config = json.loads(json.dumps(settings))
+        if old.baseline is None:
+            config["relearning"]["negative"] = "second"
+            del config["intention"]["oracle_form"]
+        else:
+            config["baseline"]["negative"] = "complementary"
+            config["intention"] = {"name": old.intention.name}
+        (tmp_path / "old.json").write_text(json.dumps(old_content(**config)))
+        (run,) = find_runs([tmp_path]).runs
+        assert departures(run, flat(settings)) == []
+        assert (run.version, run.threads, run.precision, run.stages) == (
+            "0.3.1 (commit abc1234+)",
+            1,
+            "float32",
+            {},
+        )
+        assert run.content["hardware"] == "CPU, 1 thread of a processor"
+
+
+def test_the_published_runs_fill_the_cells_that_they_filled_before() -> None:
+    """The published report was written by the version that made them."""
+    found = find_runs([PUBLISHED / "study" / "mnist5k"])
+    now = markdown([build("table8", "demo", found)], 0)
+    then = (PUBLISHED / "report-demo.md").read_text()
+    then = then[then.index("## Table 8") :]
+    rows = [[x for x in text.splitlines() if x.startswith("| ")] for text in (then, now)]
+    assert len(rows[0]) == 15
+    assert rows[0] == rows[1]
+
+
+# --- what cells rest on
+
+KEYS = ("aaaaaaaa11111111", "bbbbbbbb22222222")
+
+
+def made(key: str | None, version: int = 1, **more: int) -> dict[str, Any]:
+    """The stages of a run; without a key it does not name its original."""
+    first = {} if key is None else {"training": {"key": key, "version": version, "seconds": 1}}
+    others = {name: {"key": "c" * 16, "version": v, "seconds": 1} for name, v in more.items()}
+    return {"stages": first | others}
+
+
+STD, STD_FEW = (*NINE, "intention=std", "shot=1.0"), (*NINE, "intention=std", "shot=0.03")
+
+
+def test_one_original_behind_a_column_needs_no_words(runs: Runs) -> None:
+    for seed in (0, 1):
+        runs.leave(*STD, seed=seed)
+        runs.leave(*STD_FEW, seed=seed)
+    assert runs.sheet("table7").origins == []
+
+
+def test_different_originals_are_said_and_their_cells_named(runs: Runs) -> None:
+    runs.leave(*NINE, "baseline=original", seed=None, **made(KEYS[0]))
+    runs.leave(*STD, **made(KEYS[0]))
+    runs.leave(*STD, seed=1, **made(KEYS[1]))
+    runs.leave(*STD_FEW, **made(KEYS[1]))
+    # An oracle rests on no original.
+    runs.leave(*NINE, "baseline=oracle", "intention=std", "shot=1.0", **made("dddddddd33333333"))
+    sheet = runs.sheet("table7")
+    assert sheet.origins == [
+        "Different originals in one column. 9-MNIST: Original, Ours_std seed 0 on one (aaaaaaaa); "
+        "Ours_std seed 1, Ours_std (3%) on another (bbbbbbbb)."
+    ]
+    assert sheet.remarks[0] == sheet.origins[0]
+    assert "on another" in markdown([sheet], 0)
+    assert "on another" in latex([sheet])
+    assert "on another" in compact(sheet)
+    assert "on another" in page([sheet], "demo", 0)
+
+
+def test_columns_and_other_networks_have_originals_of_their_own(runs: Runs) -> None:
+    neg = ("intention=neg", "shot=1.0")
+    runs.leave("scenario=class_mnist", "scenario.digit=9", *neg, **made(KEYS[0]))
+    runs.leave("scenario=class_mnist", "scenario.digit=8", *neg, **made(KEYS[1]))
+    assert runs.sheet("table4").counts[0] == 2
+    assert runs.sheet("table4").origins == []
+    # Table 6 has a network with other layers in each row.
+    runs.leave(*NINE, "model.norm=layer", *neg, **made(KEYS[1]))
+    assert runs.sheet("table6").counts[0] == 2
+    assert runs.sheet("table6").origins == []
+
+
+def test_an_original_that_was_trained_otherwise_is_another(runs: Runs) -> None:
+    runs.leave(*STD, **made(KEYS[0]))
+    runs.leave(*STD_FEW, "training.epochs=3", **made(KEYS[1]))
+    assert runs.sheet("table7").origins[0].startswith("Different originals in one column. 9-MNIST")
+
+
+def test_what_is_unknown_of_originals_is_said(runs: Runs) -> None:
+    first = {"D_r": 0.9, "original_D_r": 0.98, "original_D_e": 0.96}
+    runs.leave(*STD, metrics=first, **made(None))
+    runs.leave(*STD_FEW, metrics=first, **made(None))
+    assert runs.sheet("table7").origins == [
+        "Whether each column rests on one original is unknown: 2 of 2 runs do not name theirs; "
+        "the originals' accuracies are the same within each column."
+    ]
+    runs.leave(*STD_FEW, seed=1, metrics=first | {"original_D_e": 0.97}, **made(None))
+    assert runs.sheet("table7").origins == [
+        "Different originals in one column. 9-MNIST: Ours_std (3%) seed 1 on one "
+        "(D_r 98.00, D_e 97.00); Ours_std, Ours_std (3%) seed 0 on another (D_r 98.00, D_e 96.00). "
+        "Whether there are more is unknown: 3 of 3 runs do not name theirs; the originals' "
+        "accuracies alone tell them apart."
+    ]
+
+
+def test_different_ways_of_computing_are_said(runs: Runs) -> None:
+    cpu = {"hardware": "CPU, 1 thread of a processor"}
+    runs.leave(*STD, **cpu, **made(KEYS[0], inversion=1), measured=1)
+    assert runs.sheet("table7").origins == []
+    runs.leave(
+        *STD,
+        seed=1,
+        **cpu | {"threads": 2, "precision": "bfloat16"},
+        **made(KEYS[0], inversion=2),
+        measured=2,
+    )
+    assert runs.sheet("table7").origins == [
+        "Computed in different ways, in runs: threads of the CPU 1 in 1, 2 in 1; precision "
+        "bfloat16 in 1, float32 in 1; version of inversion 1 in 1, 2 in 1; version of evaluation "
+        "1 in 1, 2 in 1."
+    ]
+
+
+def test_threads_of_a_gpus_run_do_not_count(runs: Runs) -> None:
+    for seed in (0, 1):
+        runs.leave(*STD, seed=seed, hardware="NVIDIA H100", threads=seed + 1)
+    assert runs.sheet("table7").origins == []
 
 
 # --- numbers and marks

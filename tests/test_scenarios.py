@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers import make_folder
 from unlearn import UserError
 from unlearn.data import SOURCES, digests, list_sources
 from unlearn.data.crossed_sevens import load_annotation
@@ -135,11 +134,3 @@ def test_a_broken_annotation_is_refused(tmp_path: Path, content: str | None) -> 
         path.write_text(content)
     with pytest.raises(UserError, match=r"^scenario\.annotation"):
         load_annotation(str(path))
-
-
-def test_an_image_size_that_does_not_divide_is_refused(tmp_path: Path) -> None:
-    make_folder(tmp_path, size=30)
-    scenario = SCENARIOS["class_folder"]("class_folder", {}, class_name="a")
-    with pytest.raises(UserError, match=r"^image_size"):
-        load_task(scenario, "folder", tmp_path, None, None)
-    assert load_task(scenario, "folder", tmp_path, 32, None).shape == (3, 32, 32)

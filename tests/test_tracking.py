@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import csv
 import json
-import pickle
 import shutil
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import wandb
 import yaml
 from PIL import Image
+from pytorch_lightning.loggers.logger import DummyLogger
 
-from tests.helpers import TINY
-from unlearn import tracking
+from tests.helpers import TINY, errors
 from unlearn.cli import main
-from unlearn.config.checks import check, loggers
-from unlearn.config.compose import resolve
+from unlearn.config.checks import check, check_loggers
+from unlearn.config.compose import CONF, resolve
 from unlearn.errors import UserError
+from unlearn.runs import tracking
+from unlearn.runs.record import Record
 
 Run = Callable[..., tuple[int, str, str]]
 TENSORBOARD = ["tensorboard"] if find_spec("tensorboard") else []
@@ -66,6 +67,8 @@ def add(record: Any, found: Told) -> None:
     if kind == "run":
         found.run = record.run
         found.config = values(record.run.config.update)
+    elif kind == "config":
+        found.config.update(values(record.config.update))
     elif kind == "history":
         found.history.append(values(record.history.item))
     elif kind == "summary":
@@ -275,17 +278,20 @@ def test_no_server_costs_no_run(
     ]
 
 
-def test_what_other_processes_logged_is_shown_at_the_end(tmp_path: Path, offline: None) -> None:
+def record_of(**values: Any) -> Record:
+    """The record of a run that says nothing but some values."""
+    nothing: dict[str, Any] = {f.name: {} for f in fields(Record)}
+    nothing |= dict.fromkeys(("target_like", "samples", "threshold", "predictions"))
+    return Record(**{**nothing, "shots": 1, **values})
+
+
+def test_stages_from_the_store_are_shown_at_the_end(tmp_path: Path, offline: None) -> None:
     grid = Image.new("RGB", (4, 4))
     grid.save(tmp_path / "samples-000010.png")
     with opened(tmp_path) as track:
-        there = pickle.loads(pickle.dumps(track))
-        assert not there
-        there.log_metrics({"inversion/loss": 1.0}, 5)
         track.log_metrics({"training/loss": 3.0}, 1)
         history = {"training": [{"step": 1, "loss": 3.0}], "inversion": [{"step": 5, "loss": 1.0}]}
-        result = {"scenario": "7mnist", "method": "ours", "intention": None, "seconds": {}}
-        track.finish({**result, "metrics": {"D_r": 0.5}, "still_target": {}}, history, tmp_path)
+        track.finish(record_of(metrics={"D_r": 0.5}), history, tmp_path)
     (run,) = runs_in(tmp_path)
     assert (run.exit_code, run.summary["D_r"]) == (0, 0.5)
     shown = [row for row in run.history if "inversion/step" in row]
@@ -295,24 +301,21 @@ def test_what_other_processes_logged_is_shown_at_the_end(tmp_path: Path, offline
     assert len([row for row in run.history if "training/loss" in row]) == 1
 
 
-class Broken(tracking.Sink):
+class Broken(DummyLogger):
     """Fails at the second line; notes that it was closed."""
 
-    lines, closed = 0, False
+    lines, closed = 0, ""
 
-    def scalars(self, values: Any, step: int) -> None:
+    def log_metrics(self, *_: Any, **__: Any) -> None:
         self.lines += 1
         if self.lines == 2:
             raise OSError("disk full")
 
-    def pictures(self, paths: Any, step: int | None = None) -> None:
+    def log_image(self, *_: Any, **__: Any) -> None:
         raise AssertionError("was left out")
 
-    def result(self, metrics: Any) -> None:
-        raise AssertionError("was left out")
-
-    def close(self, failed: bool) -> None:
-        self.closed = failed
+    def finalize(self, status: str) -> None:
+        self.closed = status
         raise OSError("disk still full")
 
 
@@ -320,15 +323,104 @@ def test_a_tracker_that_breaks_is_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     track, broken = tracking.Tracker(), Broken()
-    track.open("broken", lambda: broken)
+    Image.new("RGB", (4, 4)).save(tmp_path / "overview.png")
+    track.open("broken", lambda: broken, {})
     assert track
     history = {"inversion": [{"step": i, "loss": 1.0} for i in range(4)]}
-    track.finish({}, history, tmp_path)
-    assert (broken.lines, broken.closed) == (2, True)
+    track.finish(record_of(), history, tmp_path)
+    assert (broken.lines, broken.closed) == (2, "failed")
     assert not track
     assert [r.message for r in caplog.records] == [
         "logger: broken failed (disk full); the run goes on with csv"
     ]
+
+
+class Mute(DummyLogger):
+    """Refuses the settings."""
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        raise ValueError("too many")
+
+
+def test_a_tracker_that_breaks_at_the_start_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    track = tracking.Tracker()
+    track.open("mute", Mute, {"seed": 0})
+    assert not track
+    assert [r.message for r in caplog.records] == [
+        "logger: mute failed (too many); the run goes on with csv"
+    ]
+
+
+class Plain(DummyLogger):
+    """A logger as others write them: it notes what it is told."""
+
+    told: ClassVar[list[tuple[Any, ...]]] = []
+
+    def __init__(self, place: str, tags: list[str], depth: dict[str, Any]) -> None:
+        super().__init__()
+        assert type(tags) is list
+        self.told[:] = [("made", place, tags, depth)]
+
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        self.told.append(("settings", params["seed"], params["scenario"]["name"]))
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self.told.append(("numbers", metrics, step))
+
+    def log_image(self, key: str, images: list[str], step: int | None = None) -> None:
+        self.told.append(("picture", key, Path(images[0]).name, step))
+
+    def finalize(self, status: str) -> None:
+        self.told.append(("end", status))
+
+
+YAML = f"""# @package logger.plain
+_target_: {__name__}.Plain
+requires: {{json: json}}
+place: ${{run.folder}}/${{run.hash}}
+tags: ${{run.tags}}
+depth:
+  group: ${{run.group}}
+  method: ${{run.method}}
+"""
+
+
+def test_a_tracker_is_one_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    (conf / "logger" / "plain.yaml").write_text(YAML)
+    monkeypatch.setattr("unlearn.config.compose.CONF", conf)
+    cfg = resolve(["logger=[csv,plain]", "scale=demo", "logger.plain.depth.method=mine"])
+    check(cfg)
+    Image.new("RGB", (4, 4)).save(tmp_path / "knee.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "samples-000020.png")
+    with tracking.tracker(cfg, tmp_path, "0a") as track:
+        track.log_metrics({"training/loss": 3.0}, 7)
+        track.finish(record_of(metrics={"D_r": 0.5}), {"inversion": []}, tmp_path)
+    tags = ["7noisymnist", "ours", "demo", "neg", "shot=0.03", "seed=0"]
+    numbers = {"D_r": 0.5, "seconds/total": 0.0, "shots": 1.0}
+    assert Plain.told == [
+        ("made", f"{tmp_path}/0a", tags, {"group": "7noisymnist", "method": "mine"}),
+        ("settings", 0, "7noisymnist"),
+        ("numbers", {"training/loss": 3.0}, 7),
+        ("picture", "inversion/samples", "samples-000020.png", 20),
+        ("picture", "pictures/knee", "knee.png", None),
+        ("numbers", numbers, None),
+        ("end", "success"),
+    ]
+
+
+def test_lightnings_csv_logger_needs_nothing_of_ours(tmp_path: Path) -> None:
+    words = ["_target_=pytorch_lightning.loggers.CSVLogger", "save_dir=${run.folder}", "name=own"]
+    cfg = resolve([f"+logger.own.{word}" for word in words])
+    check(cfg)
+    with tracking.tracker(cfg, tmp_path, "0a") as track:
+        track.log_metrics({"training/loss": 3.0}, 7)
+        track.finish(record_of(metrics={"D_r": 0.5}), {}, tmp_path)
+    (path,) = tmp_path.glob("own/*/metrics.csv")
+    rows = list(csv.DictReader(path.open()))
+    assert (rows[0]["training/loss"], rows[0]["step"], rows[1]["D_r"]) == ("3.0", "7", "0.5")
 
 
 def test_a_baselines_tags_leave_out_what_it_does_not_depend_on() -> None:
@@ -347,29 +439,53 @@ def test_a_baselines_tags_leave_out_what_it_does_not_depend_on() -> None:
         ("[wandb,tensorboard]", ["wandb", "tensorboard"]),
     ],
 )
-def test_loggers(chosen: str, wanted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(loggers.__globals__, "find_spec", lambda _: "there")
-    assert loggers(resolve([f"logger={chosen}"])) == wanted
+def test_loggers(chosen: str, wanted: list[str]) -> None:
+    assert list(resolve([f"logger={chosen}"]).logger) == wanted
+
+
+@pytest.mark.parametrize("chosen", ["wand", "[wandb,mlflow]"])
+def test_wrong_loggers(chosen: str, cli: Run, tmp_path: Path) -> None:
+    status, _, err = cli(f"logger={chosen}")
+    assert status == 2
+    (line,) = errors(err)
+    assert line.startswith("error: logger: ")
+    assert "csv, none, tensorboard, wandb" in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    "chosen", ["wand", "[wandb,mlflow]", "[wandb,wandb]", "[none,csv]", "[]", "3", "null", "{a:1}"]
+    ("node", "words"),
+    [
+        ("3", "logger.own: needs _target_"),
+        ("{_target_: ''}", "logger.own: needs _target_"),
+        ("{_target_: absent_package.Logger}", "pip install absent_package"),
+        ("{_target_: pytorch_lightning.loggers.Logge}", "there is no such class"),
+        (
+            "{_target_: builtins.dict, requires: {absent_package: its-name}}",
+            "pip install 'its-name'",
+        ),
+    ],
 )
-def test_wrong_loggers(chosen: str) -> None:
-    with pytest.raises(UserError, match=r"^logger: .*wandb, tensorboard, csv"):
-        check(resolve([f"logger={chosen}"]))
+def test_a_logger_that_cannot_be_made(node: str, words: str, cli: Run, tmp_path: Path) -> None:
+    status, _, err = cli(f"+logger.own={node}")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert words in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_tensorboard_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(loggers.__globals__, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"few-shot-unlearning\[tensorboard\]"):
-        check(resolve(["logger=[wandb,tensorboard]"]))
+    monkeypatch.setitem(check_loggers.__globals__, "find_spec", lambda _: None)
+    with pytest.raises(
+        UserError, match=r"^logger.tensorboard: .*few-shot-unlearning\[tensorboard\]"
+    ):
+        check(resolve(["logger=[tensorboard,wandb]"]))
 
 
 @pytest.fixture
 def dashboard() -> Any:
     pytest.importorskip("wandb_workspaces", reason="the extra dashboards is not installed")
-    from scripts import dashboard
+    from unlearn.report import dashboard
 
     return dashboard
 

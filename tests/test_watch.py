@@ -12,6 +12,7 @@ from tests.helpers import shots_of, small_net, taught, tiny
 from unlearn import Watch, forget
 from unlearn.data import Images
 from unlearn.engine.augment import Augment
+from unlearn.engine.fitting import Fit
 from unlearn.training import TrainingConfig, train
 
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ def test_training_with_a_watch_is_the_same_training() -> None:
     for w in (None, watch):
         model = nn.Sequential(small_net(), Drawing())
         torch.manual_seed(7)
-        histories.append(train(cfg, model, data, Augment(2), CPU, watch=w))
+        histories.append(train(cfg, model, data, Augment(2), CPU, Fit(watch=w)))
         states.append(model.state_dict())
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
     assert histories[0] == histories[1]

@@ -2,11 +2,14 @@
 
 from typing import Any
 
-from unlearn.engine.watch import Watch
+from unlearn.engine.alone import alone
 from unlearn.errors import TrainingDiverged, UserError
-from unlearn.filtration import NotSeparable
-from unlearn.forget import Result, Settings, forget
 from unlearn.version import __version__
+
+with alone():  # Lightning, as it is imported, looks for other processes of the job
+    from unlearn.engine.watch import Watch
+    from unlearn.filtration import NotSeparable
+    from unlearn.forget import Result, Settings, forget
 
 __all__ = [
     "NotSeparable",

@@ -11,7 +11,7 @@ class UserError(Exception):
 
     def __init__(self, key: str, message: str) -> None:
         # One line whatever a library put into it.
-        super().__init__(f"{key}: {' '.join(message.split())}")
+        super().__init__(f"{key or 'error'}: {' '.join(message.split())}")
         self.key = key
 
 

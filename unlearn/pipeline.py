@@ -28,12 +28,12 @@ from unlearn.errors import UserError
 from unlearn.evaluation import VERSION, Evaluation, accuracies, evaluate, share
 from unlearn.filtration import NotSeparable, Proxy
 from unlearn.forget import few_shot_unlearn
-from unlearn.models import Classifier, build
+from unlearn.models import Classifier
 from unlearn.models.checkpoint import load_checkpoint
 from unlearn.problem import Interface, Problem
 from unlearn.runs import pictures
 from unlearn.runs.record import Record, StageRecord, history_csv
-from unlearn.runs.run import Run
+from unlearn.runs.run import PACKAGE, Run, network_for
 from unlearn.runs.tracking import Tracker, tracker
 from unlearn.scenarios import Shots, Task, load_task, shot_mask, take_shots
 from unlearn.sweep.estimate import duration_in_words, stage_seconds
@@ -64,7 +64,7 @@ def run(cfg: Config, job: int = 0) -> Record:
     task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
     shots = take_shots(task, cfg.shot, cfg.seed)
     place.begin()
-    with place.lock:
+    with place.locked():
         if record := place.finished():  # by another process, meanwhile
             return record
         with tracker(cfg, place.folder, place.hash) as track:
@@ -139,27 +139,22 @@ class Job:
             stages={**trained.stages, **made.stages},
             predictions={**trained.predictions, **made.predictions},
         )
-        after = evaluate(made.model, task, cfg.seed)
-        place.keep(state_of(made.model), after.test.probabilities, task.test_forget)
+        after = evaluate(made.model, task, place.seed)
+        weights = place.keep_weights(state_of(made.model))
+        place.keep_answers(after.test.probabilities, task.test_forget)
         write_text(place.folder / "history.csv", history_csv(made.history))
         self.draw(made, before, after.predicted)
-        record = self.record(made, before, after)
+        record = self.record(made, weights, before, after)
         record.write(place.folder)
         self.track.finish(record, made.history, place.folder / "pictures")
         return record
-
-    def classifier(self) -> Classifier:
-        """A freshly initialised network for the task."""
-        task = self.task
-        channels, classes = task.shape[0], len(task.classes)
-        return build(self.cfg.model, channels, classes, task.source.mean, task.source.std)
 
     def original(self) -> tuple[Classifier, Made]:
         """f_o in eval mode: one's own checkpoint, or trained, or from the store."""
         cfg, task = self.cfg, self.task
         training = Training(cfg.training, cfg.model, cfg.augment, self.fit.watch)
         with seeded_init(cfg.training.seed, "original"):
-            model = self.classifier()
+            model = network_for(cfg, task)
         if cfg.model.checkpoint is not None:
             load_checkpoint(model, cfg.model.checkpoint)
             model.to(self.device).eval()
@@ -226,7 +221,7 @@ class Job:
 
         def fresh() -> nn.Module:
             with seeded_init(cfg.seed, baseline.name):
-                return self.classifier()
+                return network_for(cfg, task)
 
         stage = BaselineStage(baseline, self.place.settings)
         access = FullAccess(
@@ -250,7 +245,7 @@ class Job:
         if not baseline.stages:
             stages.store = None
         state, remark = stages.run(stage, lambda: stage.make(access))
-        model = self.classifier().to(self.device)
+        model = network_for(cfg, task).to(self.device)
         model.load_state_dict(state)
         figures: dict[str, Callable[[], Any]] = {}
         if baseline.name == "original":
@@ -282,8 +277,13 @@ class Job:
                 duration_in_words(expected),
             )
 
-    def record(self, made: Made, before: torch.Tensor, after: Evaluation) -> Record:
-        """What ``metrics.json`` says; ``before`` is what the original predicts on the test set."""
+    def record(self, made: Made, weights: str, before: torch.Tensor, after: Evaluation) -> Record:
+        """What ``metrics.json`` says.
+
+        Args:
+            weights: fingerprint of the unlearned ones.
+            before: what the original predicts on the test set (M,).
+        """
         cfg, task, known = self.cfg, self.task, self.place.settings
         original = {f"original_{k}": v for k, v in accuracies(task, before).items()}
         still = [share(p[task.test_forget] == task.target) for p in (before, after.predicted)]
@@ -309,6 +309,8 @@ class Job:
                 "evaluation": after.seconds,
             },
             stages=made.stages,
+            weights=weights,
+            measures=after.measures,
             measured=VERSION,
             commit=commit,
             dirty=dirty,
@@ -316,7 +318,7 @@ class Job:
             precision=cfg.networks.in_words(self.device),
             hardware=hardware(self.device),
             versions={
-                "few-shot-unlearning": __version__,
+                PACKAGE: __version__,
                 "python": platform.python_version(),
                 **{name: version(name) for name in LIBRARIES},
             },

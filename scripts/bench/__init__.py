@@ -1,1 +1,1 @@
-"""Measurements of what was made fast, against the usual way, side by side."""
+"""Timings of what a run computes, and of fast ways against the usual ones."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-import torchvision.transforms.functional as one
+import os
+
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import to_pil_image
 
-from unlearn.engine.augment import Augment, apply_crop, apply_rotation
+from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import ShuffledRows
 from unlearn.engine.seeding import seeded
 
@@ -17,8 +18,8 @@ from .measure import Options, Result, against_the_first, in_turns
 from .subjects import random_images
 
 BATCH = 128
-IMAGES = {"tiny": 32, "demo": 4096, "paper": 16384}
-WORKERS = {"tiny": [0], "demo": [0, 2], "paper": [0, 2, 8]}
+IMAGES = 4096
+WORKERS = sorted({0, 2, min(8, os.cpu_count() or 1)})
 AUGMENT = Augment(padding=4, rotation=15, flip=True)
 
 
@@ -26,7 +27,7 @@ class OneByOne(Dataset[Tensor]):
     """What torchvision's data sets do: an array's row, as a PIL image, through the transforms."""
 
     def __init__(self, images: Tensor) -> None:
-        self.images = [one.to_pil_image(image) for image in images]
+        self.images = [to_pil_image(image) for image in images]
         self.transform = transforms.Compose(
             [
                 transforms.RandomCrop(images.shape[-2:], padding=AUGMENT.padding),
@@ -50,7 +51,8 @@ def bench(options: Options) -> list[Result]:
 
 
 def _of(options: Options, channels: int) -> Result:
-    device, number = options.device, IMAGES[options.scale]
+    device, tiny = options.device, options.scale == "tiny"
+    number = 32 if tiny else IMAGES
     images = random_images(number, (channels, 32, 32))
     here, data = images.to(device), OneByOne(images)
     rng = seeded(0, "data", device=device)
@@ -58,7 +60,7 @@ def _of(options: Options, channels: int) -> Result:
         f"torchvision in a DataLoader, {n} workers": DataLoader(
             data, BATCH, shuffle=True, num_workers=n, persistent_workers=n > 0
         )
-        for n in WORKERS[options.scale]
+        for n in ([0] if tiny else WORKERS)
     }
 
     def usual(loader: DataLoader[Tensor]) -> None:
@@ -76,22 +78,4 @@ def _of(options: Options, channels: int) -> Result:
     return Result(
         f"{number} images of {channels}x32x32 cropped, rotated, mirrored, batches of {BATCH}",
         against_the_first({n: times[n] for n in order}, dict.fromkeys(order, number), "image"),
-        {"largest difference of the results, of 1": difference(here[:32])},
     )
-
-
-def difference(images: Tensor) -> float:
-    """Of a batch's augmentation and torchvision's of each image, with the same draws."""
-    x, pad, rng = images.float() / 255, AUGMENT.padding, seeded(0, "difference")
-    top, left = (torch.randint(0, 2 * pad + 1, (len(x),), generator=rng) for _ in range(2))
-    degrees = (torch.rand(len(x), generator=rng) * 2 - 1) * AUGMENT.rotation
-    flip = torch.rand(len(x), generator=rng) < 0.5
-    batch = apply_crop(x, top.to(x.device), left.to(x.device), pad)
-    batch = apply_rotation(batch, degrees.to(x.device), flip.to(x.device))
-    worst = 0.0
-    for i, image in enumerate(x.cpu()):
-        alone = one.crop(one.pad(image, [pad]), int(top[i]), int(left[i]), *image.shape[-2:])
-        alone = one.rotate(alone, float(degrees[i]), InterpolationMode.BILINEAR)
-        alone = one.hflip(alone) if flip[i] else alone
-        worst = max(worst, float((batch[i].cpu() - alone).abs().max()))
-    return worst

@@ -21,14 +21,15 @@ class Options:
     """What is measured, and on what.
 
     Attributes:
-        device: of the computation.
-        scale: ``demo`` or ``paper``; ``tiny`` only shows that a bench runs.
+        scale: a name in conf/scale; ``tiny`` only shows that a bench runs.
         repeats: how often each way takes its turn, after a first one that warms up.
+        compile: whether compiled steps are timed too.
     """
 
     device: torch.device
     scale: str
     repeats: int
+    compile: bool = False
 
 
 @dataclass
@@ -45,6 +46,11 @@ class Spread:
 
 
 Cell = str | int | float | Spread
+
+
+def in_words(cell: Cell) -> str:
+    """A cell's text."""
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
 @dataclass
@@ -64,11 +70,6 @@ class Result:
         for row in self.rows:
             table.add_row(*(in_words(row.get(name, "")) for name in columns))
         return table
-
-
-def in_words(cell: Cell) -> str:
-    """A cell's text."""
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
 def spread_of(values: list[float]) -> Spread:
@@ -110,9 +111,8 @@ def against_the_first(
     """A row for each way: milliseconds for one ``unit``, ``unit``s a second, times faster.
 
     Args:
-        times: seconds by way, the usual one first.
+        times: seconds by way, the usual one first; compared turn by turn.
         sizes: how many units a call of each way handles.
-        unit: of what.
     """
     each = {name: [s / sizes[name] for s in seconds] for name, seconds in times.items()}
     usual = next(iter(each.values()))
@@ -121,23 +121,10 @@ def against_the_first(
             "way": name,
             f"ms for one {unit}": spread_of([1000 * s for s in seconds]),
             f"{unit}s/s": 1 / statistics.median(seconds),
-            "times faster": spread_of(ratios(usual, seconds)),
+            "times faster": spread_of([a / b for a, b in zip(usual, seconds, strict=True)]),
         }
         for name, seconds in each.items()
     ]
-
-
-def ratios(usual: list[float], ours: list[float]) -> list[float]:
-    """Turn by turn."""
-    return [a / b for a, b in zip(usual, ours, strict=True)]
-
-
-def matmul_rate(device: torch.device, repeats: int = 5) -> float:
-    """Floating-point operations a second of a large float32 product of matrices: the median."""
-    side = 8192 if device.type == "cuda" else 2048
-    a = torch.rand(side, side, device=device)
-    seconds = in_turns({"": lambda: a @ a}, repeats, device)[""]
-    return 2 * side**3 / statistics.median(seconds)
 
 
 def write_json(path: Path, head: dict[str, Any], results: dict[str, list[Result]]) -> None:

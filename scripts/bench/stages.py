@@ -1,61 +1,63 @@
-"""The stages of a run: seconds, images a second, share of the device's matmul rate, memory.
+"""The stages of a run in each precision: a step, the whole stage; where inversion's time goes.
 
-Each is run for a few steps by the code that a run goes through, in a process of its own, so that
-its peak of memory is its own.
+Each is run for a few steps by the code that a run goes through, Lightning included, on noise.
 """
 
 from __future__ import annotations
 
-import resource
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import multiprocessing
-from torch.utils.flop_counter import FlopCounterMode
+from torch.profiler import profile
 
-from unlearn.config.schema import Config
+from unlearn.config import Config
 from unlearn.data import Images
-from unlearn.filtration import NotSeparable, Proxy, filtrate
-from unlearn.inversion.invert import invert
-from unlearn.relearning import relearn
-from unlearn.relearning.intentions.neg import Neg
+from unlearn.engine.fitting import Fit
+from unlearn.engine.precision import Precision
+from unlearn.filtration import Filtration, NotSeparable, Proxy, filtrate
+from unlearn.inversion import Inversion
+from unlearn.relearning import Relearning
 from unlearn.training import train
 
-from .measure import Cell, Options, Result, in_turns, matmul_rate, spread_of, wait_for
+from .measure import Cell, Options, Result, against_the_first, seconds_of, spread_of, wait_for
 from .subjects import (
     CLASSES,
-    NETWORKS,
     SHOTS,
-    TARGET,
     classifier,
-    computing_of,
-    inversion_of,
+    generator_of,
+    problem_of,
     random_images,
     settings,
+    shape_of,
+    subject,
 )
 
-STEPS = {"tiny": 2, "demo": 12, "paper": 30}
-TRAIN_IMAGES = {"tiny": 16, "demo": 4000, "paper": 60000}
+FEW = 6  # steps of a turn
+TRAIN = {"mnist": 60000, "mnist5k": 4000}  # training images
+SHOWN = 12  # operators
 
 
 @dataclass
 class Stage:
-    """What a stage does when run: for how many steps of how many images.
+    """A stage made short.
 
     Attributes:
-        run: all steps; callbacks are told of each one.
-        batch: images of a step.
-        configured: steps of a whole run, as the settings have it.
+        run: a few steps of it; or all of it, without Lightning's steps.
+        images: of a step.
+        steps: of the whole stage, as the settings have it.
     """
 
-    run: Callable[[list[pl.Callback]], object]
-    batch: int
-    configured: float
+    run: Callable[[Fit], object]
+    images: int
+    steps: int = 1
 
 
 class Clock(pl.Callback):
@@ -69,60 +71,45 @@ class Clock(pl.Callback):
         self.ends.append(time.perf_counter())
 
 
-def training(cfg: Config, scale: str, device: torch.device) -> Stage:
+def training(cfg: Config, device: torch.device) -> Stage:
     """The original model's."""
-    c = cfg.training
-    configured = c.epochs * -(-TRAIN_IMAGES[scale] // c.batch_size)
-    c.epochs = 1
-    x = random_images(STEPS[scale] * c.batch_size, NETWORKS[scale][2])
-    data, model = Images(x, torch.arange(len(x)) % CLASSES), classifier(*NETWORKS[scale])
-
-    def run(callbacks: list[pl.Callback]) -> None:
-        how = computing_of(cfg)
-        train(c, model, data, cfg.augment, device, callbacks, computing=how)
-
-    return Stage(run, c.batch_size, configured)
+    c, shape = replace(cfg.training, epochs=1), shape_of(cfg)
+    number = min(TRAIN[cfg.data], CLASSES * (cfg.per_class or TRAIN[cfg.data]))
+    x = random_images(FEW * c.batch_size, shape)
+    data, model = Images(x, torch.arange(len(x)) % CLASSES), classifier(cfg.model, shape[0])
+    steps = cfg.training.epochs * -(-number // c.batch_size)
+    return Stage(lambda fit: train(c, model, data, cfg.augment, device, fit), c.batch_size, steps)
 
 
-def inversion(cfg: Config, scale: str, device: torch.device) -> Stage:
+def inversion(cfg: Config, device: torch.device) -> Stage:
     """The generator's."""
-    configured, cfg.inversion.steps = cfg.inversion.steps, STEPS[scale]
-    module = inversion_of(cfg, device, NETWORKS[scale])[0]
-
-    def run(callbacks: list[pl.Callback]) -> None:
-        invert(module, device, callbacks, computing=computing_of(cfg))
-
-    return Stage(run, cfg.inversion.batch_size, configured)
+    c, problem = cfg.inversion, problem_of(cfg, device)
+    short = Inversion(replace(c, steps=FEW))
+    return Stage(lambda fit: short.make(problem, fit), c.batch_size, c.steps)
 
 
-def filtration(cfg: Config, scale: str, device: torch.device) -> Stage:
-    """Of the samples of one round, all sure enough; the untrained model may not split them."""
-    c = cfg.filtration
-    c.t_ent, c.threshold, c.rounds = 10.0, 5.0, 1
-    module, generator, shots = inversion_of(cfg, device, NETWORKS[scale])
-    generator.eval()
-    head, model = module.probe.head, module.frozen["f_o"]
+def filtration(cfg: Config, device: torch.device) -> Stage:
+    """One round, all samples sure enough; the untrained model may not split them."""
+    c = replace(cfg.filtration, t_ent=10.0, threshold=5.0, rounds=1)
+    problem = problem_of(cfg, device)
+    generator = generator_of(cfg, problem)
 
-    def run(_: list[pl.Callback]) -> None:
+    def run(_: Fit) -> None:
         with suppress(NotSeparable):
-            filtrate(c, generator, model, shots, TARGET, cfg.augment, 0, head)
+            filtrate(c, problem, generator)
 
-    return Stage(run, c.per_condition * (CLASSES + 1), 1)
+    return Stage(run, c.per_condition * (CLASSES + 1))
 
 
-def relearning(cfg: Config, scale: str, device: torch.device) -> Stage:
-    """Intention ``neg``, on noise instead of samples, a tenth of it target-like."""
-    c, classes = cfg.relearning, CLASSES
-    samples = cfg.filtration.per_condition * (classes + 1) + c.shot_copies * SHOTS
-    configured = c.epochs * -(-samples // c.batch_size)
-    c.epochs, c.shot_copies = 1, 0
-    number = STEPS[scale] * c.batch_size
-    images = random_images(number, NETWORKS[scale][2])
-    like = torch.arange(number) % classes == 0
+def relearning(cfg: Config, device: torch.device) -> Stage:
+    """On noise instead of samples, a tenth of it target-like."""
+    c = cfg.relearning
+    number = FEW * c.batch_size
+    like = torch.arange(number) % CLASSES == 0
     proxy = Proxy(
-        images,
-        torch.full((number, classes), 1 / classes),
-        torch.arange(number) % (classes + 1),
+        random_images(number, shape_of(cfg)),
+        torch.full((number, CLASSES), 1 / CLASSES),
+        torch.arange(number) % (CLASSES + 1),
         torch.zeros(number),
         torch.zeros(SHOTS),
         like,
@@ -131,84 +118,79 @@ def relearning(cfg: Config, scale: str, device: torch.device) -> Stage:
         torch.ones(1),
         torch.tensor(False),
     )
-    model = classifier(*NETWORKS[scale]).to(device)
-    shots = images[:SHOTS].to(device).float() / 255
-    neg = Neg("neg", 0, form=c.negative, cutoff=1.0)
-
-    def run(callbacks: list[pl.Callback]) -> None:
-        how = computing_of(cfg)
-        given = (c, model, proxy, shots, neg, TARGET, None, cfg.augment, 0, callbacks)
-        relearn(*given, computing=how)
-
-    return Stage(run, c.batch_size, configured)
-
-
-STAGES = {
-    "training": training,
-    "inversion": inversion,
-    "filtration": filtration,
-    "relearning": relearning,
-}
+    problem = problem_of(cfg, device)
+    generator = generator_of(cfg, problem)
+    sampler = Filtration(cfg.filtration).sampler(problem, generator)
+    short = Relearning(replace(c, epochs=1, shot_copies=0), cfg.intention)
+    samples = cfg.filtration.per_condition * (CLASSES + 1) + c.shot_copies * SHOTS
+    return Stage(
+        lambda fit: short.make(problem, proxy, sampler, fit),
+        c.batch_size,
+        c.epochs * -(-samples // c.batch_size),
+    )
 
 
 def bench(options: Options) -> list[Result]:
-    """A row for each stage; a whole stage is its time per step times the steps it is set to."""
-    # What a process resides in counts from its fork on; from that of a server without data.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    rows = []
-    for name in STAGES:
-        with context.Pool(1) as pool:
-            rows.append(pool.apply(of_stage, (name, options, torch.get_num_threads())))
-    network, width, (channels, height, columns) = NETWORKS[options.scale]
-    return [
-        Result(
-            f"Stages at scale {options.scale}, {network} of width {width}, "
-            f"{channels}x{height}x{columns}",
-            rows,
-            {
-                "a stage's seconds": "ms of a step times configured steps; filtration: one round",
-                "memory": "GPU: allocated at most; CPU: resident at most, libraries included",
-            },
-        )
+    """A table of stages, and one of an inversion step's operators for each precision."""
+    cfg, device = settings(options.scale), options.device
+    ways = {"float32": Precision("fp32"), "bfloat16": Precision("bf16")}
+    if options.compile:
+        ways["bfloat16, compiled"] = Precision("bf16", True)
+    rows: list[dict[str, Cell]] = []
+    for make in (training, inversion, filtration, relearning):
+        fits = {way: Fit(precision=precision) for way, precision in ways.items()}
+        if make is filtration:  # always float32
+            fits = {"float32": fits["float32"]}
+        rows += of_stage(make.__name__, make(cfg, device), fits, options)
+    title = f"scale {options.scale}, {subject(cfg)}"
+    how = "steps timed, times their number; filtration: one round, run whole"
+    stages = Result(f"Stages at {title}", rows, {"seconds of a stage": how})
+    step = f"A step of inversion at {title}, batch {cfg.inversion.batch_size}"
+    wheres = [
+        where(f"{step}, {way}", inversion(cfg, device), Fit(precision=precision), options)
+        for way, precision in ways.items()
     ]
+    return [stages, *wheres]
 
 
-def of_stage(name: str, options: Options, threads: int) -> dict[str, Cell]:
-    """A stage's row, measured in this process."""
-    torch.set_num_threads(threads)
-    device = options.device
-    rate = matmul_rate(device)
-    stage = STAGES[name](settings(options.scale), options.scale, device)
-    stage.run([])
+def of_stage(
+    name: str, stage: Stage, fits: dict[str, Fit], options: Options
+) -> list[dict[str, Cell]]:
+    """A row for each way of fitting it; they take turns."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for turn in range(options.repeats + 1):  # the first warms up
+        for way, fit in fits.items():
+            seconds = seconds_of_steps(stage, fit, options.device)
+            times[f"{name}, {way}"] += seconds if turn else []
+    rows = against_the_first(times, dict.fromkeys(times, 1), "step")
+    for row, seconds in zip(rows, times.values(), strict=True):
+        step = statistics.median(seconds)
+        row |= {"images/s": stage.images / step, "steps": stage.steps}
+        row["seconds of the stage"] = step * stage.steps
+    return rows
+
+
+def seconds_of_steps(stage: Stage, fit: Fit, device: torch.device) -> list[float]:
+    """Seconds from the end of each step to that of the next; of a stage run whole, all of it."""
     clock = Clock(device)
-    if name == "filtration":
-        seconds = in_turns({"": lambda: stage.run([])}, options.repeats, device)[""]
-    else:
-        stage.run([clock])
-        seconds = [b - a for a, b in zip(clock.ends, clock.ends[1:], strict=False)]
-    memory = peak_memory(device)
-    with FlopCounterMode(display=False) as counter:
-        stage.run([])
-    flops = counter.get_total_flops() / (1 if name == "filtration" else STEPS[options.scale])
-    step = spread_of([1000 * s for s in seconds])
-    median = step.median / 1000
-    return {
-        "stage": name,
-        "ms a step": step,
-        "configured steps": stage.configured,
-        "seconds": median * stage.configured,
-        "images a step": stage.batch,
-        "images/s": stage.batch / median,
-        "GFLOP a step": flops / 1e9,
-        "matmul GFLOP/s": rate / 1e9,
-        "share of matmul rate": flops / median / rate,
-        "peak MiB": memory,
-    }
+    whole = seconds_of(lambda: stage.run(replace(fit, callbacks=(clock,))), device)
+    return [b - a for a, b in pairwise(clock.ends)] or [whole]
 
 
-def peak_memory(device: torch.device) -> float:
-    """MiB: allocated on a GPU, else resident of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+def where(title: str, stage: Stage, fit: Fit, options: Options) -> Result:
+    """The operators that steps spend most on, by torch's profiler: their own time."""
+    kind = "device" if options.device.type == "cuda" else "cpu"
+    times: dict[str, list[float]] = defaultdict(list)
+    stage.run(fit)
+    for _ in range(options.repeats):
+        with profile(acc_events=True) as profiler:
+            seconds_of(lambda: stage.run(fit), options.device)
+        for event in profiler.key_averages():
+            times[event.key].append(getattr(event, f"self_{kind}_time_total") / 1000 / FEW)
+    spreads = {name: spread_of(ms) for name, ms in times.items()}
+    whole = sum(spread.median for spread in spreads.values())
+    most = sorted(spreads.items(), key=lambda item: -item[1].median)[:SHOWN]
+    return Result(
+        title,
+        [{"operator": n, "ms a step": s, "% of all": 100 * s.median / whole} for n, s in most],
+    )

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from unlearn.stage import Stage
 
-from unlearn.config.compose import resolve
-from unlearn.config.schema import Config
+from unlearn.config import CONF, Config, resolve
 from unlearn.engine.fitting import gpu_layout
-from unlearn.engine.precision import Computing, kernels
 from unlearn.engine.seeding import seeded, seeded_init
-from unlearn.inversion.generator import Generator
-from unlearn.inversion.invert import Inversion, build_generator
+from unlearn.inversion import Generator, build_generator
 from unlearn.models import ModelConfig, build
-from unlearn.models.probe import head_of
+from unlearn.problem import Interface, Problem
 
 CLASSES, TARGET, SHOTS = 10, 7, 30
-Network = tuple[str, int, tuple[int, int, int]]
-# By scale: network, width, (C, H, W).
-NETWORKS: dict[str, Network] = {
-    "tiny": ("small_cnn", 2, (1, 16, 16)),
-    "demo": ("small_cnn", 16, (1, 28, 28)),
-    "paper": ("preact_resnet18", 64, (1, 32, 32)),
-}
+SCALES = [*sorted(path.stem for path in (CONF / "scale").glob("*.yaml")), "tiny"]
 TINY = [
+    "scale=demo",
+    "image_size=16",
+    "model.width=2",
     "training.batch_size=8",
     "inversion.batch_size=12",
     "inversion.width=1",
@@ -38,10 +28,21 @@ TINY = [
 ]
 
 
-def settings(scale: str, *changes: str) -> Config:
-    """As conf/ has them for a scale, and then ``changes``; ``tiny`` is a cut of ``demo``."""
-    tiny = TINY if scale == "tiny" else []
-    return resolve([f"scale={'demo' if tiny else scale}", *tiny, *changes])
+def settings(scale: str) -> Config:
+    """As conf/ has them for a scale; ``tiny``, a cut of ``demo``, only shows that a bench runs."""
+    return resolve(TINY if scale == "tiny" else [f"scale={scale}"])
+
+
+def shape_of(cfg: Config) -> tuple[int, int, int]:
+    """(C, H, W) of MNIST's images with these settings."""
+    side = cfg.image_size or 28
+    return 1, side, side
+
+
+def subject(cfg: Config) -> str:
+    """The network and its images, in words."""
+    channels, height, width = shape_of(cfg)
+    return f"{cfg.model.name} of width {cfg.model.width}, {channels}x{height}x{width}"
 
 
 def random_images(number: int, shape: tuple[int, int, int]) -> Tensor:
@@ -50,85 +51,21 @@ def random_images(number: int, shape: tuple[int, int, int]) -> Tensor:
     return torch.randint(0, 256, (number, *shape), generator=rng, dtype=torch.uint8)
 
 
-def classifier(
-    name: str, width: int, shape: tuple[int, int, int], classes: int = CLASSES
-) -> nn.Module:
-    """In eval mode, its running statistics those of noise; ``lenet`` is one not known to build."""
-    channels = shape[0]
+def classifier(cfg: ModelConfig, channels: int) -> nn.Module:
+    """Untrained, in eval mode."""
     with seeded_init(0, "bench"):
-        if name == "lenet":
-            model: nn.Module = lenet(shape, classes)
-        else:
-            cfg = ModelConfig(name, "batch", width)
-            model = build(cfg, channels, classes, [0.5] * channels, [0.3] * channels)
-    model.train()
-    with torch.no_grad():
-        for part in random_images(64, shape).split(32):
-            model(part.float() / 255)
-    return model.eval()
+        return build(cfg, channels, CLASSES, [0.5] * channels, [0.3] * channels).eval()
 
 
-def lenet(shape: tuple[int, int, int], classes: int) -> nn.Sequential:
-    """Like LeNet-5 (LeCun et al. 1998), with ReLU, max pooling and BatchNorm."""
-    c, h, w = shape
-    rows, columns = ((side - 4) // 2 - 4 for side in (h, w))
-    return nn.Sequential(
-        *(nn.Conv2d(c, 6, 5), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(6, 16, 5), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)),
-        nn.Flatten(),
-        *(nn.Linear(16 * (rows // 2) * (columns // 2), 120), nn.ReLU()),
-        *(nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes)),
-    )
+def problem_of(cfg: Config, device: torch.device) -> Problem:
+    """A network, and shots of noise that it shall forget."""
+    shape = shape_of(cfg)
+    model = classifier(cfg.model, shape[0]).to(device)
+    shots, labels = random_images(SHOTS, shape).float() / 255, torch.full((SHOTS,), TARGET)
+    return Problem.of(model, shots, labels, None, cfg.augment, 0, Interface())
 
 
-def inversion_of(
-    cfg: Config,
-    device: torch.device,
-    network: Network,
-    shots: int = SHOTS,
-    classes: int = CLASSES,
-    seed: int = 0,
-) -> tuple[Inversion, Generator, Tensor]:
-    """An inversion that is ready to train, its generator, and its shots in [0, 1]."""
-    name, width, shape = network
-    model = classifier(name, width, shape, classes).requires_grad_(False)
-    model = gpu_layout(model.to(device))
-    images = random_images(shots, shape).to(device).float() / 255
-    generator = gpu_layout(build_generator(cfg.inversion, classes, shape, seed).to(device))
-    inversion = Inversion(
-        cfg.inversion,
-        generator,
-        model,
-        images,
-        min(TARGET, classes - 1),
-        classes,
-        cfg.augment,
-        seed,
-        head_of(model, images),
-    )
-    return inversion, generator, images
-
-
-def computing_of(cfg: Config) -> Computing:
-    """How a run with these settings computes."""
-    return Computing(cfg.precision, cfg.compile)
-
-
-def step_of(
-    stage: Stage, batch: object, computing: Computing, device: torch.device
-) -> Callable[[], dict[str, Tensor]]:
-    """A stage's step on a batch, as ``fit`` takes it, without Lightning; gives its losses."""
-    made: Any = stage.to(device).configure_optimizers()
-    optimizer = made["optimizer"] if isinstance(made, dict) else made
-    passes = computing.passes(device, stage.steps)
-
-    def step() -> dict[str, Tensor]:
-        optimizer.zero_grad()
-        with kernels(computing, device):
-            with passes.here():
-                losses = stage.losses(batch)
-            losses["loss"].backward()
-            optimizer.step()
-        return losses
-
-    return step
+def generator_of(cfg: Config, problem: Problem) -> Generator:
+    """An untrained generator, in eval mode."""
+    generator = build_generator(cfg.inversion, problem.classes, problem.shape, problem.seed)
+    return gpu_layout(generator.to(problem.device)).eval()

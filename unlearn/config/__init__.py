@@ -1,6 +1,6 @@
 """The configuration: its schema, its ranges, its values from conf/, its errors in plain words."""
 
-from unlearn.config.checks import check, loggers
+from unlearn.config.checks import check
 from unlearn.config.compose import CONF, resolve, settings, typed, unlearner_settings
 from unlearn.config.identity import method_of, relevant
 from unlearn.config.schema import Config
@@ -9,7 +9,6 @@ __all__ = [
     "CONF",
     "Config",
     "check",
-    "loggers",
     "method_of",
     "relevant",
     "resolve",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
+from pydoc import ErrorDuringImport, locate
+from typing import Any
 
 from unlearn.config.ranges import check_ranges
 from unlearn.config.schema import Config
@@ -13,33 +16,34 @@ from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
 from unlearn.scenarios.base import shot_count
 
-LOGGERS = ("wandb", "tensorboard", "csv", "none")
 
+def check_loggers(loggers: Mapping[str, Any]) -> None:
+    """Refuse loggers that cannot be made: no class to import, or a package that is missing.
 
-def loggers(cfg: Config) -> list[str]:
-    """The trackers beside history.csv, which is always written: none for ``csv`` and ``none``.
+    Args:
+        loggers: settings by name, as conf/logger/*.yaml has them. ``_target_`` is the class;
+            ``requires`` names modules that it needs and what to install for each.
 
     Raises:
-        UserError: for what is no name or list of names, and for a tracker that is not installed.
+        UserError: naming the logger and what to install.
     """
-    names = [cfg.logger] if isinstance(cfg.logger, str) else cfg.logger
-    allowed = ", ".join(LOGGERS)
-    if not isinstance(names, list) or not names:
-        raise UserError("logger", f"{cfg.logger!r} is not a name or [a list] of {allowed}")
-    for name in names:
-        if name not in LOGGERS:
-            raise choices("logger", name, LOGGERS)
-    if len(set(names)) < len(names):
-        raise UserError("logger", f"{names} names one twice; each of {allowed} at most once")
-    if "none" in names and len(names) > 1:
-        raise UserError("logger", f"none stands alone; {names} may hold {allowed[:-6]}")
-    if "tensorboard" in names and find_spec("tensorboard") is None:
-        raise UserError(
-            "logger",
-            "tensorboard is not installed: pip install 'few-shot-unlearning[tensorboard]'; "
-            f"there are {allowed}",
-        )
-    return [name for name in names if name not in ("csv", "none")]
+    for name, node in loggers.items():
+        key = f"logger.{name}"
+        target = node.get("_target_") if isinstance(node, Mapping) else None
+        if not isinstance(target, str) or not target:
+            raise UserError(key, "needs _target_, the full name of a Lightning logger's class")
+        for module, package in (node.get("requires") or {}).items():
+            if find_spec(module) is None:
+                raise UserError(key, f"{module} is not installed: pip install '{package}'")
+        package = target.partition(".")[0]
+        try:
+            there = locate(target) is not None
+        except ErrorDuringImport as error:
+            raise UserError(key, f"_target_ {target} cannot be imported ({error})") from error
+        if not there:
+            installed = find_spec(package) is not None
+            reason = "there is no such class" if installed else f"pip install {package}?"
+            raise UserError(key, f"_target_ {target} cannot be imported: {reason}")
 
 
 def check(cfg: Config) -> None:
@@ -49,7 +53,10 @@ def check(cfg: Config) -> None:
         UserError: naming the key and what is allowed.
     """
     check_ranges(cfg)
-    loggers(cfg)
+    for key in ("output_dir", "data_dir"):
+        if not getattr(cfg, key).strip():
+            raise UserError(key, f"needs a folder: {key}=...")
+    check_loggers(cfg.logger)
     shot_count(cfg.shot, 2**62)
     for key, value, names in (
         ("model", cfg.model.name, MODELS.list()),

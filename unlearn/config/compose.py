@@ -42,10 +42,18 @@ def resolve(overrides: Sequence[str]) -> Config:
 
 
 def typed(composed: Any) -> Config:
-    """A composed configuration as dataclasses, every interpolation resolved."""
+    """A composed configuration as dataclasses.
+
+    Every interpolation is resolved, but for those of the loggers: what they ask of the run, like
+    its folder, is known when it begins.
+    """
     _refuse_strangers(composed, "")
+    loggers = OmegaConf.to_container(composed.logger)
+    composed.logger = {}
     OmegaConf.resolve(composed)
-    return cast(Config, OmegaConf.to_object(composed))
+    cfg = cast(Config, OmegaConf.to_object(composed))
+    cfg.logger = cast(dict[str, Any], loggers)
+    return cfg
 
 
 def settings(scale: str = "paper", *overrides: str) -> Settings:
@@ -87,11 +95,17 @@ def unlearner_settings(cfg: Config, intentions: Mapping[str, Intention] | None =
 
 
 def _refuse_strangers(node: Any, path: str) -> None:
-    """Raise for keys that the schema lacks; Hydra's ``+key=value`` lets them in."""
+    """Raise for keys that the schema lacks, and for those taken out of it.
+
+    Hydra's ``+key=value`` and ``~key`` let them through.
+    """
     schema = OmegaConf.get_type(node)
     if not is_dataclass(schema):
         return
     known = [f.name for f in fields(schema)]
+    for key in known:
+        if key not in node.keys():  # noqa: SIM118 (else a key whose value is missing counts too)
+            raise UserError(f"{path}{key}", f"needs a value: {path}{key}=...")
     for key in node:
         if key not in known:
             raise unknown_key(f"{path}{key}", known)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from omegaconf import OmegaConf
 
 from unlearn.baselines import BASELINES
-from unlearn.config.checks import LOGGERS
 from unlearn.config.compose import names, resolve
 from unlearn.data import SOURCES
 from unlearn.engine.precision import PRECISIONS
+from unlearn.program import program
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
 
@@ -48,7 +48,7 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
     "jobs": ("how many jobs of a sweep at once", "a whole number from 1"),
     "threads": ("CPU threads of a job; null: all, shared by the jobs at once", "from 1"),
     "track_predictions": ("follow the answers on D_e over the epochs", "true, false"),
-    "logger": ("live tracking beside history.csv, one or [a,list]", lambda: list(LOGGERS)),
+    "logger": ("live tracking beside history.csv, one or [a,list]", lambda: names("logger")),
 }
 
 
@@ -61,15 +61,13 @@ def usage() -> str:
         "baseline": "none",
         "launcher": "basic",
         "recipe": "paper",
+        "logger": "csv",
     }
     tree = OmegaConf.structured(resolve([]))
     lines = [
         "Few-shot unlearning: forget, or stop getting wrong, what a few images show.",
         "",
-        "  python run.py KEY=VALUE ...            one run",
-        "  python run.py -m KEY=VALUE,VALUE ...   a sweep: every combination",
-        "  python run.py -m experiment=table1     every cell of a table",
-        "  ... --dry-run                          the jobs, which are finished, how long the rest",
+        *_commands(),
         "",
     ]
     for name, (what, allowed) in KNOBS.items():
@@ -80,6 +78,27 @@ def usage() -> str:
         "",
         "Groups below, reached as inversion.steps=500: scenario, model, augment, training,",
         "inversion, filtration, relearning, intention. Their values: conf/scale/*.yaml, or",
-        "`python run.py --cfg job`.",
+        f"`{program()} --cfg job`.",
     ]
     return "\n".join(lines)
+
+
+def _commands() -> list[str]:
+    """What there is to type, and what it does."""
+    forms = {
+        "KEY=VALUE ...": "one run",
+        "-m KEY=VALUE,VALUE ...": "a sweep: every combination",
+        "-m experiment=table1": "every cell of a table",
+        "plan ...": "nothing is run: the jobs, which are finished, how long the rest takes",
+        "report ...": "the paper's tables and figures from finished runs",
+        "evaluate ...": "finished runs measured again from their saved weights",
+        "dashboard ...": "the W&B dashboard of a table's runs",
+    }
+    start = program()
+    lines = [f"  {start} {form:<24} {what}" for form, what in forms.items()]
+    return [
+        *lines,
+        f"  {start} COMMAND --help{'':<9} its own options",
+        "",
+        "--dry-run and --evaluate are the same as plan and evaluate.",
+    ]

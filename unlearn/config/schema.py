@@ -10,7 +10,6 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from unlearn.baselines import BASELINES, Baseline
-from unlearn.config.private import BasicSweeperConf
 from unlearn.engine.augment import Augment
 from unlearn.engine.precision import Precision
 from unlearn.filtration import FiltrationConfig
@@ -38,7 +37,7 @@ class Config:
     device: str = MISSING
     precision: str = MISSING
     compile: bool | str = MISSING
-    logger: Any = MISSING
+    logger: dict[str, Any] = field(default_factory=dict)
     experiment: str | None = None
     track_predictions: bool = MISSING
     jobs: int = MISSING
@@ -59,9 +58,10 @@ class Config:
 
 
 @dataclass
-class TableConf(BasicSweeperConf):
+class TableConf:
     """Hydra's node ``hydra.sweeper``, where an experiment's YAML keeps its table."""
 
+    _target_: str = "hydra_plugins.few_shot_unlearning.TableSweeper"
     title: str = ""
     measures: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)

@@ -15,6 +15,7 @@ from typing import ClassVar
 from urllib.error import URLError
 
 import torch
+import torch.nn.functional as F
 from filelock import FileLock
 from torch import Tensor
 
@@ -71,17 +72,46 @@ class Source(ABC):
             UserError: if the data are neither there nor to be had, or cannot be read.
         """
 
+    def load_fitted(self, data_dir: Path, size: int | None) -> Pair:
+        """The images as ``load`` gives them, or already as ``fit_size`` makes them.
+
+        A source whose images may be large overrides it, so as not to keep them all at their own
+        size.
+
+        Raises:
+            UserError: as ``load``.
+        """
+        return self.load(data_dir)
+
     def identity(self, data_dir: Path) -> str:
-        """What tells two versions of the data apart, without reading the images."""
+        """What tells two versions of the data apart; empty for a source that never changes."""
         return ""
 
 
 SOURCES: Registry[type[Source]] = Registry("data")
+FLOATS = 2**22
 
 
 def digests(x: Tensor) -> list[str]:
     """The first 16 hex digits of each image's SHA-256: uint8 (N, ...) -> N strings."""
     return [hashlib.sha256(row.tobytes()).hexdigest()[:16] for row in x.contiguous().numpy()]
+
+
+def fit_size(x: Tensor, size: int | None) -> Tensor:
+    """uint8 (N, C, H, W) -> (N, C, size, size): black borders around small images."""
+    h, w = x.shape[-2:]
+    if size is None or (h, w) == (size, size):
+        return x
+    if h > size or w > size:
+        # Few at a time: they are four times as large as floats.
+        parts = [
+            F.interpolate(p.float(), (size, size), mode="bilinear", antialias=True)
+            for p in x.reshape(-1, 1, h, w).split(max(1, FLOATS // (h * w)))
+        ]
+        small = torch.cat([p.round().clamp(0, 255).to(torch.uint8) for p in parts])
+        return small.view(*x.shape[:2], size, size)
+    top, left = (size - h) // 2, (size - w) // 2
+    return F.pad(x, (left, size - w - left, top, size - h - top))
 
 
 def first_per_class(images: Images, number: int | None) -> Images:

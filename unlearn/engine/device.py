@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +21,17 @@ def share_threads(threads: int | None, jobs: int) -> None:
         threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def threads_shared(threads: int | None, jobs: int) -> Iterator[None]:
+    """``share_threads`` for a while; the next job in this process starts from what was before."""
+    before = torch.get_num_threads()
+    share_threads(threads, jobs)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pick_device(name: str, job: int = 0) -> torch.device:

@@ -18,10 +18,12 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from unlearn.engine.alone import alone
 from unlearn.engine.precision import Passes, Precision, kernels
 from unlearn.engine.seeding import seeded_globally
 from unlearn.engine.watch import Counter, Watch
@@ -292,18 +294,24 @@ def trainer_on(device: torch.device, **settings: Any) -> pl.Trainer:
 
 @contextmanager
 def lightning() -> Iterator[None]:
-    """Lightning at work: quiet, Ctrl-C as ``KeyboardInterrupt``, SIGTERM as if it were not there.
+    """Lightning at work: quiet, in one process, signals as if it were not there.
 
     By itself it would turn Ctrl-C into ``SystemExit``, and SIGTERM into an early end that looks
     like success.
+
+    Raises:
+        KeyboardInterrupt: at Ctrl-C.
+        SystemExit: 143 at SIGTERM, if the handler that was there returns.
     """
     in_main = threading.current_thread() is threading.main_thread()
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if in_main else {}
     if before.get(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end)
     try:
-        with _quiet():
+        with _quiet(), alone():
             yield
+    except SIGTERMException:  # another handler lets the process live; Lightning stops all the same
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None

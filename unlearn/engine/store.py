@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unlearn.errors import UserError
+
 log = logging.getLogger(__name__)
 
 # A stage's tensors, and a JSON-like remark beside them.
 Entry = tuple[dict[str, Tensor], dict[str, Any]]
+
+# Disk full, over quota, file-size limit, read-only.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def hash_of(value: Any) -> str:
@@ -44,26 +51,88 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().cpu().clone().contiguous() for k, v in module.state_dict().items()}
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file at once or not at all."""
-    write_bytes(path, text.encode())
+@contextmanager
+def writing(path: Path, key: str = "output_dir") -> Iterator[None]:
+    """Errors of writing ``path`` as a ``UserError`` of the setting that says where it lies."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(key, f"{path} cannot be written ({reason})") from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file at once or not at all."""
+@contextmanager
+def at_once(path: Path, key: str = "output_dir") -> Iterator[Path]:
+    """A name to write to; the file is then ``path``, or gone if anything went wrong.
+
+    Raises:
+        UserError: naming ``key``, if it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
+    with writing(path, key):
+        try:
+            yield partial
+            os.replace(partial, path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+
+def make_folder(path: Path, key: str = "output_dir") -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        UserError: naming ``key``, if it cannot be made.
+    """
+    with writing(path, key):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_text(path: Path, text: str, key: str = "output_dir") -> None:
+    """Write a small file at once or not at all.
+
+    Raises:
+        UserError: naming ``key``, if it cannot be written.
+    """
+    with at_once(path, key) as partial, partial.open("wb") as file:
+        file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write safetensors at once or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file(dict(tensors), partial)
-    os.replace(partial, path)
+    """Write safetensors at once or not at all.
+
+    Raises:
+        UserError: if they cannot be written.
+    """
+    with at_once(path) as partial:
+        save_file(dict(tensors), partial)
+
+
+@contextmanager
+def locked(path: Path, waiting: str | None = None) -> Iterator[None]:
+    """Hold the lock file ``path``.
+
+    Args:
+        waiting: said where another process holds it.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
+    lock = FileLock(path)
+    with writing(path):
+        try:
+            lock.acquire(blocking=False)
+        except TimeoutError:
+            if waiting:
+                log.info(waiting)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Store:
@@ -79,14 +148,15 @@ class Store:
             stage: name of the stage, a folder.
             key: everything that the result depends on, JSON-like.
             make: computes the tensors and a JSON-like remark to keep beside them.
+
+        Raises:
+            UserError: if the store cannot be written.
         """
         name = hash_of(key)
         folder = self.root / stage / name
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_suffix(".lock"))
-        if not lock_free(lock):
-            log.info("%s: another run is computing it; waiting", stage)
-        with lock:
+        make_folder(folder.parent)
+        waiting = f"{stage}: another run is computing it; waiting"
+        with locked(folder.with_suffix(".lock"), waiting):
             found = self._read(stage, folder)
             if found is not None:
                 log.info("%s: taken from the store (%s)", stage, name)
@@ -107,7 +177,8 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             reason = str(error)
         log.warning("%s: the store's entry %s is damaged (%s); rebuilding", stage, folder, reason)
-        shutil.rmtree(folder)
+        with writing(folder):
+            shutil.rmtree(folder)
         return None
 
     def _write(
@@ -119,21 +190,16 @@ class Store:
     ) -> None:
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        save_file(tensors, partial / "tensors.safetensors")
-        checksum = _checksum(partial / "tensors.safetensors")
-        entry = {"key": key, "remark": remark, "sha256": checksum}
-        write_text(partial / "entry.json", json.dumps(entry, indent=1))
-        os.replace(partial, folder)
-
-
-def lock_free(lock: FileLock) -> bool:
-    """Whether a lock could be had just now."""
-    try:
-        with lock.acquire(blocking=False):
-            return True
-    except TimeoutError:
-        return False
+        try:
+            with writing(folder):
+                partial.mkdir()
+                save_file(tensors, partial / "tensors.safetensors")
+                checksum = _checksum(partial / "tensors.safetensors")
+                entry = {"key": key, "remark": remark, "sha256": checksum}
+                write_text(partial / "entry.json", json.dumps(entry, indent=1))
+                os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _checksum(path: Path) -> str:

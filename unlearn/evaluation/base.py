@@ -14,13 +14,14 @@ from unlearn.scenarios import Task
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a measure may look at.
+    """What a measure may look at. A measure that needs more adds a field here and fills it in
+    ``evaluate``; the others do not notice.
 
     Attributes:
-        model: in eval mode.
-        task: D, D_e, the test set.
-        train, test: what the model makes of D and of the test set.
-        seed: for whatever it draws.
+        model: the model to measure, in eval mode, on the device to compute on.
+        task: D with its labels, D_e within it, the test set.
+        train, test: the model's answers on D (N images) and on the test set (M), on the CPU.
+        seed: for whatever the measure draws.
     """
 
     model: nn.Module
@@ -30,6 +31,16 @@ class Evidence:
     seed: int
 
 
-# A measure gives numbers by name; accuracies and other shares in [0, 1].
 Measure = Callable[[Evidence], dict[str, float]]
+"""A measure gives finite numbers by name; accuracies and other shares are in [0, 1]."""
+
 MEASURES: Registry[Measure] = Registry("measure")
+"""Every measure, by name. New runs have its numbers; finished ones get them by
+``unlearn evaluate``.
+
+Example:
+    >>> @MEASURES.register("confidence")
+    ... def confidence(seen: Evidence) -> dict[str, float]:
+    ...     sure = seen.test.probabilities.amax(-1)
+    ...     return {"confidence_D_e": float(sure[seen.task.test_forget].mean())}
+"""

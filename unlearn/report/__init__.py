@@ -1,1 +1,1 @@
-"""The paper's tables and figures from finished runs: ``python -m unlearn.report``."""
+"""The paper's tables and figures from finished runs: ``unlearn report``."""

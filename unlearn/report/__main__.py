@@ -1,4 +1,4 @@
-"""``python -m unlearn.report``: the paper's tables and figures from the runs' metrics files."""
+"""``unlearn report``: the paper's tables and figures from the runs' metrics files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from pathlib import Path
 
 from unlearn.config import CONF
 from unlearn.config.tables import list_experiments
-from unlearn.engine.store import write_text
+from unlearn.engine.store import make_folder, write_text
 from unlearn.errors import UserError, choices
+from unlearn.program import program
 from unlearn.report.html import page
 from unlearn.report.readme import refresh
 from unlearn.report.runs import find_runs
 from unlearn.report.sheet import build
 from unlearn.report.text import latex, long_form, markdown
+
+DESCRIPTION = "The paper's tables and figures from the runs' metrics files."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,30 +70,28 @@ def report(
         }
         for suffix, text in texts.items():
             path = out / f"report-{each}.{suffix}"
-            try:
-                out.mkdir(parents=True, exist_ok=True)
-                write_text(path, text)
-            except OSError as error:
-                raise UserError("--out", f"cannot be written ({error})") from error
+            make_folder(out, "--out")
+            write_text(path, text, "--out")
             written.append(path)
     return written
 
 
 def renew(readme: Path) -> Path:
-    """Write a README's tables anew; what its marks name is relative to its folder.
+    """Write a Markdown file's tables anew; what its marks name is relative to its folder.
 
     Raises:
         UserError: if it cannot be read or written, or a mark is wrong.
     """
     try:
-        write_text(readme, refresh(readme.read_text(encoding="utf-8"), readme.parent))
-    except OSError as error:
-        raise UserError("--readme", f"cannot be read or written ({error})") from error
+        text = readme.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError("--readme", f"cannot be read ({error})") from error
+    write_text(readme, refresh(text, readme.parent), "--readme")
     return readme
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m unlearn.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program("report"), description=DESCRIPTION)
     parser.add_argument(
         "--runs",
         action="append",

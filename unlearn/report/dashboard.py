@@ -1,10 +1,10 @@
 """The W&B workspace and report of a table's runs.
 
-    python scripts/dashboard.py --entity ENTITY --group table1 [--project PROJECT] [--dry-run]
-
 Saves both and prints their addresses; --dry-run prints them as JSON instead and asks no server.
 Needs the extra `dashboards`. Runs carry their table as W&B's group, their method as its job type.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -21,10 +21,8 @@ from unlearn.runs.tracking import PROJECT, RESULTS
 try:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
-except ImportError as error:
-    raise SystemExit(
-        "error: wandb-workspaces is not installed: pip install 'few-shot-unlearning[dashboards]'"
-    ) from error
+except ImportError:
+    wr = ws = None
 
 ACCURACY = ("D_r", "D_e", "still_target_after")
 PRIVACY = ("asr_D_e", "asr_D_r", "mia_D_e_auc", "norm_D_e")
@@ -134,13 +132,25 @@ def columns() -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print or save; returns the exit status: 0, 2 without a key, 1 if the server refuses."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print or save.
+
+    Returns:
+        0; 2 without a key or wandb-workspaces; 1 if the server refuses.
+
+    Example:
+        >>> main(["--entity", "me", "--group", "table1", "--dry-run"])  # doctest: +SKIP
+        0
+    """
+    parser = argparse.ArgumentParser(prog="unlearn dashboard", description=__doc__)
     parser.add_argument("--entity", required=True, help="user or team on W&B")
     parser.add_argument("--project", default=PROJECT)
     parser.add_argument("--group", required=True, help="the runs' experiment, like table1")
     parser.add_argument("--dry-run", action="store_true", help="print JSON, ask no server")
     args = parser.parse_args(arguments)
+    if ws is None:
+        install = "pip install 'few-shot-unlearning[dashboards]'"
+        print(f"error: wandb-workspaces is not installed: {install}", file=sys.stderr)
+        return 2
     where = (args.entity, args.project, args.group)
     live, text = workspace(*where), report(*where)
     if args.dry_run:
@@ -160,7 +170,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: W&B: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, cast
 
@@ -12,10 +12,18 @@ from omegaconf import OmegaConf
 
 from unlearn.config import CONF, relevant, resolve
 from unlearn.config.tables import Cell, list_experiments, load_table
+from unlearn.engine.augment import Augment
+from unlearn.filtration import FiltrationConfig
+from unlearn.inversion import InversionConfig
+from unlearn.models import ModelConfig
+from unlearn.relearning import INTENTIONS, RelearningConfig
 from unlearn.report.runs import Found, Run, flat
+from unlearn.training import TrainingConfig
 
 # Watching does not change the result.
 OBSERVING = "track_predictions"
+# What a scenario's images are at each scale; those of the run are in ``data``.
+SUGGESTED = "scenario.data."
 
 
 @dataclass
@@ -83,11 +91,14 @@ def fits(run: Run, wanted: dict[str, Any], sets: set[str]) -> bool:
         sets: the keys that the cell sets itself.
     """
     for key, told_apart in variations().items():
-        if key not in wanted or key not in run.settings or run.settings[key] == wanted[key]:
+        if key not in wanted or (key not in run.settings and key not in sets):
+            continue
+        value = said(run, key)
+        if value == wanted[key] or (value is None and key not in run.settings):
             continue
         if key == OBSERVING and key not in sets:
             continue
-        if key in sets or key.endswith(".name") or run.settings[key] in told_apart:
+        if key in sets or key.endswith(".name") or value in told_apart:
             return False
     return True
 
@@ -95,11 +106,43 @@ def fits(run: Run, wanted: dict[str, Any], sets: set[str]) -> bool:
 def departures(run: Run, wanted: dict[str, Any]) -> list[str]:
     """Settings in which a run differs from a cell, in words.
 
-    A setting that one of them has not, since it is newer or gone, is none where the other has null.
+    A setting that is newer than the run had its default then; one that is gone from conf/ is none
+    where the run has null.
     """
     keys = sorted((run.settings.keys() | wanted.keys()) - {"seed", OBSERVING})
-    pairs = [(key, run.settings.get(key), wanted.get(key)) for key in keys]
+    if run.settings.get("precision") == "auto" and run.precision == asked(wanted):
+        keys.remove("precision")
+    pairs = [(k, said(run, k), wanted.get(k)) for k in keys if not k.startswith(SUGGESTED)]
     return [f"{key} {in_words(a)} (conf/: {in_words(b)})" for key, a, b in pairs if a != b]
+
+
+def asked(wanted: dict[str, Any]) -> str | None:
+    """The precision that a cell asks for, as a run says what it used; None leaves the choice."""
+    return {"fp32": "float32", "bf16": "bfloat16"}.get(wanted.get("precision", ""))
+
+
+def said(run: Run, key: str) -> Any:
+    """A run's value of a setting; of one that is newer than the run, the default."""
+    if key not in run.settings:
+        return defaults(str(run.settings.get("intention.name"))).get(key)
+    return run.settings[key]
+
+
+@cache
+def defaults(intention: str) -> dict[str, Any]:
+    """The settings' defaults by dotted key: what the code did before it had the setting."""
+    parts: dict[str, Any] = {
+        "model": ModelConfig(),
+        "augment": Augment(),
+        "training": TrainingConfig(),
+        "inversion": InversionConfig(),
+        "filtration": FiltrationConfig(),
+        "relearning": RelearningConfig(),
+    }
+    if intention in INTENTIONS:
+        parts["intention"] = INTENTIONS[intention]()
+    nested = {name: asdict(part) for name, part in parts.items()}
+    return flat(json.loads(json.dumps(nested)))
 
 
 def in_words(value: Any) -> str:

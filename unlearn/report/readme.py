@@ -1,35 +1,40 @@
-"""Tables within a README, made from committed runs: ``python -m unlearn.report --readme FILE``.
+"""Tables within a Markdown file, made from committed runs: ``unlearn report --readme FILE``.
 
 A block says where its numbers come from, and all between its two marks is written by the report:
 
-    <!-- table: table1 scale: demo runs: outputs/published/2026-11-23-cpu-2-cores -->
+    <!-- table: table1 scale: demo runs: outputs/published/2026-11-23-cpu-2-cores/study -->
     <!-- end -->
 
-``against: ROW`` at the end of the first mark adds what a row differs from that one, for experiments
-that are not the paper's.
+The first mark may go on with ``columns: A | B`` and ``rows: A | B``, which show these alone, and
+end with ``against: ROW``, which adds what the other rows differ from this one.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from unlearn.config.tables import list_experiments
+from unlearn.config.tables import list_experiments, load_table
 from unlearn.errors import UserError, choices
 from unlearn.report.measures import measure
 from unlearn.report.runs import find_runs
-from unlearn.report.sheet import Entry, Sheet, build
+from unlearn.report.sheet import Entry, Sheet, build_table
 from unlearn.report.text import ours, signed
+
+T = TypeVar("T")
 
 MARK = re.compile(
     r"(?P<mark><!-- table: (?P<table>\S+) scale: (?P<scale>\S+) runs: (?P<runs>\S+)"
-    r"(?: against: (?P<against>.+?))? -->\n)(?P<old>.*?)(?P<end><!-- end -->)",
+    r"(?: columns: (?P<columns>[^\n]+?))?(?: rows: (?P<rows>[^\n]+?))?"
+    r"(?: against: (?P<against>[^\n]+?))? -->\n)(?P<old>.*?)(?P<end><!-- end -->)",
     re.DOTALL,
 )
 
 
 def refresh(text: str, root: Path) -> str:
-    """A README with every marked block made from its runs, whose folders are relative to ``root``.
+    """A text with every marked block made from its runs, whose folders are relative to ``root``.
 
     Raises:
         UserError: if there is no block, or one names what there is not.
@@ -42,10 +47,31 @@ def refresh(text: str, root: Path) -> str:
     def block(found: re.Match[str]) -> str:
         if found["table"] not in list_experiments():
             raise choices("table", found["table"], list_experiments())
-        sheet = build(found["table"], found["scale"], find_runs([root / found["runs"]]))
+        table = load_table(found["table"])
+        part = replace(
+            table,
+            columns=picked("columns", table.columns, found["columns"]),
+            rows=picked("rows", table.rows, found["rows"]),
+        )
+        sheet = build_table(part, found["scale"], find_runs([root / found["runs"]]))
         return f"{found['mark']}{compact(sheet, found['against'])}{found['end']}"
 
     return MARK.sub(block, text)
+
+
+def picked(kind: str, there: dict[str, T], names: str | None) -> dict[str, T]:
+    """Those of some columns or rows that a mark names, ``A | B``, in its order; without names all.
+
+    Raises:
+        UserError: if there is none of a name.
+    """
+    if names is None:
+        return there
+    wanted = [name.strip() for name in names.split("|")]
+    for name in wanted:
+        if name not in there:
+            raise choices(kind, name, there)
+    return {name: there[name] for name in wanted}
 
 
 def compact(sheet: Sheet, against: str | None = None) -> str:
@@ -103,6 +129,7 @@ def _below(sheet: Sheet, rows: list[str], columns: list[str], against: str | Non
     keys = sorted({text.split()[0] for f in sheet.filled.values() for text in f.departures})
     return [
         f"- Each cell{', in ' + units[0] if units else ''}: {' / '.join(parts)}. {sheet.facts}",
+        *(f"- {line}" for line in sheet.origins),
         *([f"- Not run: {', '.join(left)}."] if left else []),
         *([f"- Run with other settings than conf/ has now: {', '.join(keys)}."] if keys else []),
     ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unlearn.errors import UserError
+from unlearn.relearning import INTENTIONS
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,30 @@ class Run:
     def metrics(self) -> dict[str, float]:
         """What was measured; empty for a failed run."""
         return dict(self.content.get("metrics", {}))
+
+    @property
+    def version(self) -> str:
+        """Of the package, with the commit; ``+`` where files differed from it."""
+        version = self.content.get("versions", {}).get("few-shot-unlearning", "?")
+        commit, dirty = self.content.get("commit"), self.content.get("dirty")
+        return f"{version} (commit {commit}{'+' if dirty else ''})" if commit else str(version)
+
+    @property
+    def threads(self) -> int | None:
+        """Of the CPU; None on a GPU, where they change nothing, or if unknown."""
+        threads = self.content.get("threads")
+        on_cpu = str(self.content.get("hardware", "")).startswith("CPU")
+        return int(threads) if on_cpu and threads is not None else None
+
+    @property
+    def precision(self) -> str | None:
+        """Of its networks while they were fitted, such as ``float32``."""
+        return self.content.get("precision")
+
+    @property
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """Key and version of each stage that made it; empty if the run does not say."""
+        return dict(self.content.get("stages", {}))
 
     def picture(self, name: str) -> Path | None:
         """A picture of its run folder, if it is there."""
@@ -88,9 +114,40 @@ def find_runs(folders: Sequence[Path]) -> Found:
         if not isinstance(content.get("config"), dict):
             found.skipped.append(path)
         else:
+            content = modern(content)
             run = Run(path, content, flat(content["config"]))
             (found.runs if isinstance(content.get("metrics"), dict) else found.failures).append(run)
     return found
+
+
+def modern(content: dict[str, Any]) -> dict[str, Any]:
+    """What a file of an older version says, as one of today would say it.
+
+    Up to version 0.3 the form of intention ``neg`` was a setting of relearning and of the oracle
+    too, an oracle's intention was a name, and the commit, the precision and the number of threads
+    were not fields of their own.
+    """
+    config, versions = dict(content["config"]), dict(content.get("versions", {}))
+    if "relearning" in config:
+        config["relearning"] = dict(config["relearning"])
+        config["relearning"].pop("negative", None)
+    if "negative" in (config.get("baseline") or {}):
+        config["baseline"] = dict(config["baseline"])
+        form = config["baseline"].pop("negative")
+        name = config["intention"]["name"]
+        intention = INTENTIONS[name](**({"oracle_form": form} if name == "neg" else {}))
+        config["intention"] = asdict(intention.for_oracle())
+    then: dict[str, Any] = {}
+    hardware = str(content.get("hardware", "?")).replace("1 threads", "1 thread")
+    if "commit" in versions:
+        commit = str(versions.pop("commit") or "")
+        then |= {"commit": commit.rstrip("+") or None, "dirty": commit.endswith("+")}
+    if found := re.search(r"(\d+) thread", hardware):
+        then["threads"] = int(found[1])
+    if "computed_in" in content:
+        then["precision"] = content["computed_in"]
+    now = {"config": config, "versions": versions, "hardware": hardware}
+    return {**then, **content, **now}
 
 
 def flat(nested: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from unlearn.config.tables import Table, load_table
+from unlearn.report import origins
 from unlearn.report.match import Filled, fill
 from unlearn.report.measures import EXTRAS, measure
 from unlearn.report.paper import PaperTable, Printed, paper_tables
@@ -129,7 +130,7 @@ class Sheet:
             f"n = {spread}",
             f"Data: {_set(map(_data, self.runs))}",
             f"Hardware: {_set(str(r.content.get('hardware', '?')) for r in self.runs)}",
-            f"Version: {_set(map(_version, self.runs))}",
+            f"Version: {_set(run.version for run in self.runs)}",
         ]
         notes = [NOT_PAPER] if self.in_paper and self.scale != "paper" else []
         if any(m.startswith("norm") for m in self.table.measures):
@@ -137,9 +138,14 @@ class Sheet:
         return " ".join([". ".join(parts) + ".", *notes])
 
     @property
+    def origins(self) -> list[str]:
+        """Where cells rest on different originals or were computed in different ways."""
+        return origins.remarks(list(self.filled.values()), self.scale)
+
+    @property
     def remarks(self) -> list[str]:
         """What a reader has to know of the runs and of the paper's table."""
-        remarks = []
+        remarks = list(self.origins)
         departures = Counter(text for f in self.filled.values() for text in f.departures)
         if departures:
             runs = len(self.runs)
@@ -156,9 +162,13 @@ class Sheet:
 
 def build(name: str, scale: str, found: Found) -> Sheet:
     """An experiment's sheet from all the runs that were found."""
-    table = load_table(name)
+    return build_table(load_table(name), scale, found)
+
+
+def build_table(table: Table, scale: str, found: Found) -> Sheet:
+    """A table's sheet from all the runs that were found."""
     filled = {(c.row, c.column): fill(c, scale, found) for c in table.cells()}
-    paper = paper_tables().get(name, PaperTable({}, ()))
+    paper = paper_tables().get(table.name, PaperTable({}, ()))
     keys = {key for f in filled.values() for run in f.runs for key in run.metrics}
     extras = tuple(key for key in EXTRAS if key in keys)
     places = [(*cell, m) for m in (*table.measures, *extras) for cell in filled]
@@ -214,10 +224,3 @@ def _data(run: Run) -> str:
     note = run.content.get("note")
     data = str(run.content.get("data", run.settings.get("data", "?")))
     return f"{data} ({note})" if note else data
-
-
-def _version(run: Run) -> str:
-    versions = run.content.get("versions", {})
-    commit = run.content.get("commit", versions.get("commit"))
-    version = str(versions.get("few-shot-unlearning", "?"))
-    return f"{version} (commit {commit})" if commit else version

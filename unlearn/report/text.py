@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
 
 from unlearn.report.measures import measure
 from unlearn.report.sheet import LEGEND, NEARER, OUTSIDE, Entry, Sheet
@@ -106,7 +107,8 @@ def latex(sheets: Sequence[Sheet]) -> str:
     for sheet in sheets:
         columns, measures = list(sheet.table.columns), sheet.table.measures
         width = len(measures)
-        caption = _tex(f"{sheet.table.title}. {sheet.facts} Each cell: {'; '.join(LEGEND)}.")
+        facts = " ".join([sheet.facts, *sheet.origins])
+        caption = _tex(f"{sheet.table.title}. {facts} Each cell: {'; '.join(LEGEND)}.")
         lines += [
             "\\begin{table*}[t]",
             "\\centering\\scriptsize",
@@ -159,27 +161,35 @@ def _escape(text: str) -> str:
 
 def long_form(sheets: Sequence[Sheet]) -> str:
     """All values as CSV, one line each; the measures below the tables have lines of their own."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    for sheet in sheets:
-        for (row, column, key), entry in sheet.entries.items():
-            value, paper = entry.value, entry.paper
-            words = {"outside": entry.outside, "nearer": entry.nearer}
-            mark = " ".join(word for word, holds in words.items() if holds)
-            line = {"table": sheet.table.name, "row": row, "column": column, "measure": key, "n": 0}
-            if value is None:
-                line["mark"] = sheet.status(row, column)
-            else:
-                seeds = [seed for seed, _ in value.by_seed if seed is not None]
-                line |= {"n": len(value.by_seed), "mean": _plain(value.mean), "mark": mark}
-                line |= {"std": _plain(value.std), "difference": _plain(entry.difference)}
-                line["seeds"] = " ".join(map(str, seeds))
-            if paper is not None:
-                line |= {"paper_mean": paper.mean, "paper_std": paper.std}
-            writer.writerow(line)
-    return text.getvalue()
+    lines = [
+        {
+            "table": sheet.table.name,
+            "row": row,
+            "column": column,
+            "measure": key,
+            **_numbers(entry),
+            "mark": _marks(entry) if entry.value else sheet.status(row, column),
+        }
+        for sheet in sheets
+        for (row, column, key), entry in sheet.entries.items()
+    ]
+    table = pd.DataFrame(lines, columns=FIELDS).round(6)
+    return str(table.to_csv(index=False, lineterminator="\n"))
 
 
-def _plain(number: float | None) -> str:
-    return "" if number is None else str(round(number, 6))
+def _numbers(entry: Entry) -> dict[str, Any]:
+    value, paper = entry.value, entry.paper
+    by_seed = value.by_seed if value else ()
+    return {
+        "n": len(by_seed),
+        "mean": value and value.mean,
+        "std": value and value.std,
+        "paper_mean": paper and str(paper.mean),
+        "paper_std": paper and paper.std and str(paper.std),
+        "difference": entry.difference,
+        "seeds": " ".join(str(seed) for seed, _ in by_seed if seed is not None),
+    }
+
+
+def _marks(entry: Entry) -> str:
+    return " ".join(["outside"] * entry.outside + ["nearer"] * entry.nearer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from unlearn.engine.seeding import seeded
+from unlearn.engine.store import at_once, make_folder
 from unlearn.filtration import Proxy
 from unlearn.inversion import Generator, Inverter
 from unlearn.models import Classifier
@@ -46,11 +46,10 @@ def pixels(images: Tensor, per_row: int) -> NDArray[Any]:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    # No date and no version in the file: the same run gives the same bytes.
-    figure.savefig(partial, format="png", bbox_inches="tight", metadata={"Software": None})
-    os.replace(partial, path)
+    make_folder(path.parent)
+    with at_once(path) as partial:
+        # No date and no version in the file: the same run gives the same bytes.
+        figure.savefig(partial, format="png", bbox_inches="tight", metadata={"Software": None})
 
 
 def draw_grid(images: Tensor, rows: list[str], title: str, per_row: int = PER_ROW) -> Figure:

@@ -13,6 +13,8 @@ from unlearn.engine.store import write_text
 
 # Left out of the file where they say nothing.
 OPTIONAL = ("target_like", "samples", "threshold", "predictions")
+# Never empty in a finished run.
+NESTED = ("config", "metrics", "still_target", "seconds", "versions")
 
 
 @dataclass
@@ -45,10 +47,14 @@ class Record:
         target_like, samples, threshold: of the proxy; ours only.
         predictions: answers on the test D_e over the epochs, if they were followed.
         seconds: of each stage, as first computed.
-        stages: what made it.
-        measured: the version of the code that measured it.
-        commit: of the checkout; None outside of one. ``dirty``: whether files differed from it.
-        threads: of the CPU. precision: of the networks while they were fitted.
+        stages: what made it, but for one's own checkpoint.
+        weights: fingerprint of the unlearned weights.
+        measures: names of the measures that gave ``metrics``.
+        measured: the evaluation's version, where all of them are of one version.
+        commit: of the checkout that made it; None outside of one.
+        dirty: whether the checkout's files differed from the commit.
+        threads: of the CPU.
+        precision: of the networks while they were fitted.
         finished: ISO time.
     """
 
@@ -69,6 +75,8 @@ class Record:
     still_target: dict[str, float]
     seconds: dict[str, float]
     stages: dict[str, StageRecord]
+    weights: str
+    measures: list[str]
     measured: int
     commit: str | None
     dirty: bool
@@ -100,7 +108,8 @@ class Record:
             known = {f.name for f in fields(cls)}
             values = {k: v for k, v in values.items() if k in known}
             values["stages"] = {k: StageRecord(**v) for k, v in values["stages"].items()}
-            return cls(**values)
+            nested = [dict(values[k]) for k in NESTED]
+            return cls(**values) if all(nested) else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -21,15 +20,26 @@ from unlearn.config import Config, method_of, relevant, resolve, unlearner_setti
 from unlearn.data import SOURCES
 from unlearn.engine.device import checkout
 from unlearn.engine.stages import Stage
-from unlearn.engine.store import hash_of, write_tensors, write_text
+from unlearn.engine.store import (
+    fingerprint,
+    hash_of,
+    locked,
+    make_folder,
+    write_tensors,
+    write_text,
+)
 from unlearn.errors import UserError
 from unlearn.evaluation import VERSION, distances
+from unlearn.models import Classifier, build
 from unlearn.models.checkpoint import checkpoint_identity
 from unlearn.runs.record import Failure, Record
+from unlearn.scenarios import Task
 from unlearn.training import Training
+from unlearn.version import __version__
 
 log = logging.getLogger(__name__)
 
+PACKAGE = "few-shot-unlearning"
 ANSWERS = "answers.safetensors"
 WEIGHTS = "unlearned.safetensors"
 
@@ -42,15 +52,22 @@ def stages_of(cfg: Config) -> list[Stage]:
     return [training, *unlearner_settings(cfg).stages(cfg.intention)]
 
 
+def network_for(cfg: Config, task: Task) -> Classifier:
+    """A freshly initialised network for a task."""
+    channels, classes = task.shape[0], len(task.classes)
+    return build(cfg.model, channels, classes, task.source.mean, task.source.std)
+
+
 class Run:
     """One run's place on the disk. What it is called is worked out once.
 
     Attributes:
         cfg: its checked configuration.
+        place: the folder where it lies; None: where its configuration puts it.
     """
 
-    def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
+    def __init__(self, cfg: Config, place: Path | None = None) -> None:
+        self.cfg, self.place = cfg, place
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -64,15 +81,30 @@ class Run:
         Raises:
             UserError: if the images or the checkpoint cannot be read.
         """
+        return self.hash_for({})
+
+    def hash_for(self, versions: dict[str, int]) -> str:
+        """Its hash if stages had other versions than they have now.
+
+        Raises:
+            UserError: if the images or the checkpoint cannot be read.
+        """
         cfg = self.cfg
         source = SOURCES[cfg.data]().identity(Path(cfg.data_dir))
         own = checkpoint_identity(cfg.model.checkpoint)
-        versions = {stage.name: stage.VERSION for stage in stages_of(cfg)}
+        versions = {s.name: versions.get(s.name, s.VERSION) for s in stages_of(cfg)}
         return hash_of([versions, self.settings, source, cfg.scenario.identity(), own])
+
+    @property
+    def seed(self) -> int:
+        """Of all that is drawn; 0 where its result does not depend on the configuration's."""
+        return int(self.settings.get("seed", 0))
 
     @cached_property
     def folder(self) -> Path:
-        """Where it is kept, from its configuration alone."""
+        """Where it is kept."""
+        if self.place is not None:
+            return self.place
         cfg, known = self.cfg, self.settings
         method = method_of(cfg)
         if "intention" in known:
@@ -95,16 +127,15 @@ class Run:
                 if aim is None
                 else _preset("oracle", cfg.scale, aim).intention,
                 shot=1.0,
-                seed=self.settings.get("seed", 0),
+                seed=self.seed,
                 track_predictions=False,
             )
         )
         return None if theirs.folder == self.folder else theirs
 
-    @property
-    def lock(self) -> FileLock:
+    def locked(self) -> AbstractContextManager[None]:
         """What the process holds that computes it."""
-        return FileLock(self.folder.with_name(self.folder.name + ".lock"))
+        return locked(self.folder.with_name(self.folder.name + ".lock"))
 
     def record(self) -> Record | None:
         """What ``metrics.json`` says, if it is of this configuration."""
@@ -143,40 +174,56 @@ class Run:
         Raises:
             UserError: if output_dir cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".probe.{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise UserError("output_dir", f"cannot be written ({error})") from error
+        make_folder(self.folder)
         write_text(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(self.cfg)))
 
-    def keep(self, state: dict[str, Tensor], probabilities: Tensor, forget: Tensor) -> None:
-        """Keep the unlearned weights and the answers on the test set, with D_e in it."""
+    def keep_weights(self, state: dict[str, Tensor]) -> str:
+        """Keep the unlearned weights; returns their fingerprint."""
         write_tensors(self.folder / WEIGHTS, state)
+        return fingerprint(state)
+
+    def weights(self, expected: str) -> dict[str, Tensor]:
+        """The unlearned weights, if they are those of the fingerprint.
+
+        Raises:
+            UserError: if they are missing, damaged or others.
+        """
+        try:
+            state = load_file(self.folder / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise UserError(WEIGHTS, f"cannot be read ({error})") from error
+        if fingerprint(state) != expected:
+            raise UserError(WEIGHTS, "these are not the weights that the run ended with")
+        return state
+
+    def keep_answers(self, probabilities: Tensor, forget: Tensor) -> None:
+        """Keep the answers (M, classes) on the test set, and which rows are like D_e."""
         answers = {"probabilities": probabilities.float().contiguous()}
         write_tensors(self.folder / ANSWERS, {**answers, "forget": forget.to(torch.uint8)})
 
     def failed(self, error: str) -> None:
-        """Leave ``error.json`` in its folder, if it came so far as to make one."""
-        if self.folder.is_dir():
-            cfg, seed = self.cfg, self.settings.get("seed")
-            failure = Failure(
-                error, cfg.scenario.name, method_of(cfg), seed, cfg.scale, self.settings
-            )
-            failure.write(self.folder)
+        """Leave ``error.json`` in its folder, if it came so far as to make one and still can."""
+        cfg, seed = self.cfg, self.settings.get("seed")
+        failure = Failure(error, cfg.scenario.name, method_of(cfg), seed, cfg.scale, self.settings)
+        # What went wrong is said anyway; the images or the disk may be what is gone.
+        with suppress(UserError, OSError):
+            if self.folder.is_dir():
+                failure.write(self.folder)
 
     def say_found(self, record: Record) -> None:
         """Say in one line that it was finished before, and whether other code made it."""
-        now, dirty = checkout()
-        by = ""
-        if record.commit != now:
-            by = f", by other code (commit {record.commit}, now {now})"
+        by, (commit, dirty) = "", checkout()
+        made = f"version {record.versions.get(PACKAGE)}, commit {record.commit}"
+        now = f"version {__version__}, commit {commit}"
+        if made != now:
+            by = f", by other code ({made}; now {now})"
         elif record.dirty or dirty:
-            by = f", maybe by other code (commit {now}, files changed)"
+            by = f", maybe by other code (commit {commit} with changed files)"
         if record.measured != VERSION:
-            by += f", measured by version {record.measured} of the evaluation, now {VERSION}"
+            by += (
+                f", measured by version {record.measured} of the evaluation (now {VERSION}; "
+                "`unlearn evaluate` measures it again)"
+            )
         log.info("finished before%s; delete %s to run it again", by, self.folder)
 
 

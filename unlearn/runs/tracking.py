@@ -1,6 +1,6 @@
-"""Live tracking of a run beside its history.csv: Weights & Biases, TensorBoard.
+"""Live tracking of a run beside its history.csv, by Lightning's loggers: conf/logger/*.yaml.
 
-A tracker shows; it never decides. One that fails is left out with a line of warning, and the run
+A logger shows; it never decides. One that fails is left out with a line of warning, and the run
 goes on with its csv.
 """
 
@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import logging
 import re
-from abc import ABC, abstractmethod
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from functools import partial
+from functools import partial, singledispatch
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import wandb
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from unlearn.config import Config, loggers, method_of, relevant
+from unlearn.config import Config, method_of
 from unlearn.runs.record import Record
 
 log = logging.getLogger(__name__)
@@ -33,68 +34,70 @@ COLUMNS = ["scenario", "method", "intention", "metric", "original", "unlearned"]
 GRID = re.compile(r"samples-(\d+)")  # SampleGrid's, with the step of the inversion
 
 
-class Sink(ABC):
-    """One place where a run can be watched."""
+class View:
+    """What a Lightning logger shows of a run: losses, settings, result, and pictures if it can.
 
-    @abstractmethod
+    A logger with more to it has a view of its own, found by ``view``.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        self.logger = logger
+
+    def start(self, config: dict[str, Any]) -> None:
+        """The settings of the run."""
+        self.logger.log_hyperparams(config)
+
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Losses of a stage after so many of its own steps, named STAGE/LOSS."""
+        self.logger.log_metrics(dict(values), step)
 
-    @abstractmethod
     def pictures(self, paths: Mapping[str, Path], step: int | None = None) -> None:
         """PNG files by name; those of a stage are named STAGE/PICTURE and have its step."""
+        show = getattr(self.logger, "log_image", None)
+        for name, path in paths.items():
+            if show is not None:
+                show(name, [str(path)], step=step)
 
-    @abstractmethod
-    def result(self, metrics: Mapping[str, Any]) -> None:
-        """What metrics.json holds."""
+    def result(self, record: Record) -> None:
+        """The run's numbers; their step is none of a stage's."""
+        self.logger.log_metrics(flat(record))
 
-    @abstractmethod
     def close(self, failed: bool) -> None:
         """End of the run."""
+        self.logger.finalize("failed" if failed else "success")
 
 
-class WandbSink(Sink):
-    """A W&B run of its own, online or offline. The same job again continues its run.
+class WandbView(View):
+    """A W&B run of its own, online or offline.
 
     Raises:
         wandb.Error: without a key and online, or if the server cannot be reached.
     """
 
-    def __init__(self, cfg: Config, folder: Path, identity: str) -> None:
+    def __init__(self, logger: WandbLogger) -> None:
+        super().__init__(logger)
         found = wandb.setup(wandb.Settings(silent=True)).settings
         online = found.mode not in ("offline", "dryrun", "disabled")
         if online and not wandb.login(prompt=False, verify=False):
             raise wandb.errors.UsageError("no key; wandb login, or WANDB_MODE=offline")
-        self.run = wandb.init(
-            project=found.project or PROJECT,
-            id=identity,
-            resume="allow",
-            reinit="create_new",  # never the run of another job in this process
-            name="/".join(folder.parts[-3:]),
-            group=cfg.experiment or cfg.scenario.name,
-            job_type=method_of(cfg),
-            tags=tags(cfg),
-            config=asdict(cfg),
-            dir=str(folder),
-            settings=wandb.Settings(console="off", silent=True, finish_timeout=600),
-        )
+        self.run: Any = logger.experiment
         self._stages: set[str] = set()
         if found.mode != "disabled":
             log.info("wandb: %s", self.run.url if online else Path(self.run.dir).parent)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        self.run.log({**values, **self._axes(values, step)})
+        self.logger.log_metrics({**values, **self._axes(values, step)})
 
     def pictures(self, paths: Mapping[str, Path], step: int | None = None) -> None:
         shown = {name: wandb.Image(str(path)) for name, path in paths.items()}
         self.run.log({**shown, **self._axes(paths, step)})
 
-    def result(self, metrics: Mapping[str, Any]) -> None:
-        self.run.log(
-            {**flat(metrics), RESULTS: wandb.Table(columns=[*COLUMNS], data=rows(metrics))}
-        )
+    def result(self, record: Record) -> None:
+        table = wandb.Table(columns=[*COLUMNS], data=rows(record))
+        self.run.log({**flat(record), RESULTS: table})
 
     def close(self, failed: bool) -> None:
+        super().close(failed)
         self.run.finish(exit_code=int(failed))
 
     def _axes(self, names: Mapping[str, Any], step: int | None) -> dict[str, int]:
@@ -108,49 +111,51 @@ class WandbSink(Sink):
         return {f"{stage}/step": step for stage in stages}
 
 
-class TensorBoardSink(Sink):
-    """Event files in the run's folder, under ``tensorboard``."""
+class TensorBoardView(View):
+    """Its settings and its result are shown together, in the tab of hyperparameters."""
 
-    def __init__(self, cfg: Config, folder: Path, identity: str) -> None:
-        self.config = relevant(cfg)
-        self.logger = TensorBoardLogger(folder, name="tensorboard", version="")
+    def __init__(self, logger: TensorBoardLogger) -> None:
+        super().__init__(logger)
+        self.board = logger
+        self.config: dict[str, Any] = {}
 
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        self.logger.log_metrics(dict(values), step)
+    def start(self, config: dict[str, Any]) -> None:
+        self.config = config
 
     def pictures(self, paths: Mapping[str, Path], step: int | None = None) -> None:
         for name, path in paths.items():
             with Image.open(path) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
-            self.logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+            self.board.experiment.add_image(name, pixels, step, dataformats="HWC")
 
-    def result(self, metrics: Mapping[str, Any]) -> None:
-        self.logger.log_hyperparams(self.config, flat(metrics), 0)
-
-    def close(self, failed: bool) -> None:
-        self.logger.finalize("failed" if failed else "success")
+    def result(self, record: Record) -> None:
+        self.board.log_hyperparams(self.config, flat(record), 0)
 
 
-SINKS: dict[str, type[WandbSink] | type[TensorBoardSink]] = {
-    "wandb": WandbSink,
-    "tensorboard": TensorBoardSink,
-}
+@singledispatch
+def view(logger: Logger) -> View:
+    """The view of a logger, by its class."""
+    return View(logger)
+
+
+view.register(WandbLogger, WandbView)
+view.register(TensorBoardLogger, TensorBoardView)
 
 
 class Tracker(Logger):
-    """A Lightning logger that hands on to every sink; false where there is none.
+    """A Lightning logger that hands on to several, each left out when it fails.
 
-    Sent to another process it has none: what a job over several devices logs there is shown at
-    the end.
+    Attributes:
+        views: by name, of those that work.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.sinks: dict[str, Sink] = {}
+        self.views: dict[str, View] = {}
         self._live: set[str] = set()
 
     def __bool__(self) -> bool:
-        return bool(self.sinks)
+        return bool(self.views)
 
     @property
     def name(self) -> str:
@@ -160,25 +165,31 @@ class Tracker(Logger):
     def version(self) -> None:
         return None
 
-    def open(self, name: str, make: Callable[[], Sink]) -> None:
-        """Add a sink, or say why it cannot be."""
-        # Whatever a tracker raises (no key, no server, no disk), the run's result comes first.
+    def open(self, name: str, make: Callable[[], Logger], config: dict[str, Any]) -> None:
+        """Add a logger, or say why it cannot be.
+
+        Args:
+            config: the settings of the run.
+        """
+        # Whatever a logger raises (no key, no server, no disk), the run's result comes first.
         try:
-            self.sinks[name] = make()
+            self.views[name] = view(make())
         except Exception as error:
             _left_out(name, error)
+        else:
+            self._each(lambda shown: shown.start(config), [name])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Losses of a stage, named STAGE/LOSS, after so many of its own steps."""
         self._live |= {name.split("/")[0] for name in metrics}
-        self._each(lambda sink: sink.scalars(metrics, step or 0))
+        self._each(lambda shown: shown.scalars(metrics, step or 0))
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
-        """Nothing: the sinks know the configuration from the start."""
+        """Nothing: a stage's module has none beside the run's, which are shown already."""
 
     def log_image(self, key: str, images: Sequence[str | Path], step: int | None = None) -> None:
         """The first of the PNG files, as Lightning's WandbLogger would take it."""
-        self._each(lambda sink: sink.pictures({key: Path(images[0])}, step))
+        self._each(lambda shown: shown.pictures({key: Path(images[0])}, step))
 
     def finish(
         self,
@@ -203,23 +214,24 @@ class Tracker(Logger):
                 if grid and stage == "inversion":
                     self.log_image("inversion/samples", [path], int(grid[1]))
         last = {f"pictures/{path.stem}": path for path, grid in found.items() if not grid}
-        self._each(lambda sink: sink.pictures(last))
-        self._each(lambda sink: sink.result(record.plain()))
+        self._each(lambda shown: shown.pictures(last))
+        self._each(lambda shown: shown.result(record))
 
     def close(self, failed: bool) -> None:
-        """End of the run, for every sink."""
-        self._each(lambda sink: sink.close(failed))
-        self.sinks = {}
+        """End of the run, for every logger."""
+        self._each(lambda shown: shown.close(failed))
+        self.views = {}
 
-    def _each(self, act: Callable[[Sink], None]) -> None:
-        for name, sink in list(self.sinks.items()):
+    def _each(self, act: Callable[[View], None], names: Sequence[str] | None = None) -> None:
+        for name in list(self.views if names is None else names):
+            shown = self.views[name]
             try:
-                act(sink)
+                act(shown)
             except Exception as error:
-                del self.sinks[name]
+                del self.views[name]
                 _left_out(name, error)
                 with suppress(Exception):
-                    sink.close(failed=True)
+                    shown.close(failed=True)
 
 
 @contextmanager
@@ -227,19 +239,40 @@ def tracker(cfg: Config, folder: Path, identity: str) -> Iterator[Tracker]:
     """Where a run can be watched, open for one job and closed after it, whatever becomes of it.
 
     Args:
-        cfg: a checked configuration; ``logger`` names the sinks.
+        cfg: a checked configuration; ``logger`` holds the settings of each.
         folder: the run's folder, which exists.
         identity: the run's config hash.
     """
     track = Tracker()
-    for name in loggers(cfg):
-        track.open(name, partial(SINKS[name], cfg, folder, identity))
+    run, config = described(cfg, folder, identity), asdict(cfg)
+    for name, node in cfg.logger.items():
+        track.open(name, partial(made, node, run), config)
     failed = True
     try:
         yield track
         failed = False
     finally:
         track.close(failed)
+
+
+def described(cfg: Config, folder: Path, identity: str) -> dict[str, Any]:
+    """What conf/logger/*.yaml may ask of a run, as ``${run.folder}``."""
+    return {
+        "project": PROJECT,
+        "folder": str(folder),
+        "hash": identity,
+        "name": "/".join(folder.parts[-3:]),
+        "group": cfg.experiment or cfg.scenario.name,
+        "method": method_of(cfg),
+        "tags": tags(cfg),
+    }
+
+
+def made(node: Mapping[str, Any], run: Mapping[str, Any]) -> Logger:
+    """The Lightning logger of a node of conf/logger."""
+    wanted = {k: v for k, v in node.items() if k != "requires"}
+    tree = OmegaConf.to_container(OmegaConf.create({"run": run, "logger": wanted}), resolve=True)
+    return cast(Logger, instantiate(cast(dict[str, Any], tree)["logger"], _convert_="all"))
 
 
 def tags(cfg: Config) -> list[str]:
@@ -255,26 +288,27 @@ def tags(cfg: Config) -> list[str]:
     return found + [tag for knob, tag in knobs.items() if knob in uses]
 
 
-def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of metrics.json under flat names, seconds as ``seconds/STAGE``."""
-    seconds = metrics["seconds"]
+def flat(record: Record) -> dict[str, float]:
+    """The numbers of a record under flat names, seconds as ``seconds/STAGE``."""
     found = {
-        **metrics["metrics"],
-        **{f"still_target_{k}": v for k, v in metrics["still_target"].items()},
-        **{f"seconds/{k}": v for k, v in seconds.items()},
-        "seconds/total": sum(seconds.values()),
-        **{k: metrics.get(k) for k in ("shots", "target_like", "samples", "threshold")},
+        **record.metrics,
+        **{f"still_target_{k}": v for k, v in record.still_target.items()},
+        **{f"seconds/{k}": v for k, v in record.seconds.items()},
+        "seconds/total": sum(record.seconds.values()),
+        "shots": record.shots,
+        "target_like": record.target_like,
+        "samples": record.samples,
+        "threshold": record.threshold,
     }
     return {k: float(v) for k, v in found.items() if v is not None}
 
 
-def rows(metrics: Mapping[str, Any]) -> list[list[Any]]:
+def rows(record: Record) -> list[list[Any]]:
     """The unlearned model against the original, one row a metric, under ``COLUMNS``."""
-    values = metrics["metrics"]
-    run = [metrics["scenario"], metrics["method"], metrics["intention"] or ""]
+    run = [record.scenario, record.method, record.intention or ""]
     return [
-        [*run, name, values.get(f"original_{name}"), value]
-        for name, value in values.items()
+        [*run, name, record.metrics.get(f"original_{name}"), value]
+        for name, value in record.metrics.items()
         if not name.startswith("original_")
     ]
 

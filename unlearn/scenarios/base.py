@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from omegaconf import MISSING
 from torch import Tensor
 
 from unlearn.data import SOURCES, Images, Pair, Source
-from unlearn.data.base import first_per_class
+from unlearn.data.base import first_per_class, fit_size
 from unlearn.engine.seeding import seeded
 from unlearn.errors import UserError
 from unlearn.registry import Registry
@@ -117,7 +116,7 @@ def load_task(
         per_class: at most so many training images of each class; None takes all.
     """
     source = SOURCES[data]()
-    pair = source.load(data_dir)
+    pair = source.load_fitted(data_dir, size)
     pair = replace(pair, train=first_per_class(pair.train, per_class))
     task = scenario.task(pair, source)
     if not task.forget.any() or not task.test_forget.any():
@@ -128,21 +127,6 @@ def load_task(
     if h % 4 or w % 4:
         raise UserError("image_size", f"images of {h}x{w} need sides that are multiples of 4")
     return task
-
-
-def fit_size(x: Tensor, size: int | None) -> Tensor:
-    """uint8 (N, C, H, W) -> (N, C, size, size): black borders around small images."""
-    h, w = x.shape[-2:]
-    if size is None or (h, w) == (size, size):
-        return x
-    if h > size or w > size:
-        parts = [
-            F.interpolate(p.float(), (size, size), mode="bilinear", antialias=True)
-            for p in x.split(1024)
-        ]
-        return torch.cat([p.round().clamp(0, 255).to(torch.uint8) for p in parts])
-    top, left = (size - h) // 2, (size - w) // 2
-    return F.pad(x, (left, size - w - left, top, size - h - top))
 
 
 def shot_count(shot: float | str, available: int) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from unlearn.baselines import BASELINES
-from unlearn.config.private import combinations
 from unlearn.config.tables import Cell, Table, load_table
 from unlearn.errors import UserError
 
@@ -34,7 +35,26 @@ def shared(jobs: list[list[str]]) -> list[str]:
 def in_short(jobs: list[list[str]]) -> list[str]:
     """What tells the jobs apart: each one's overrides but for the shared ones."""
     common = shared(jobs) if len(jobs) > 1 else []
-    return [" ".join(o for o in job if o not in common) for job in jobs]
+    own = [" ".join(o for o in job if o not in common) for job in jobs]
+    return [words or f"job {number}" for number, words in enumerate(own, 1)]
+
+
+def combinations(overrides: Sequence[Override]) -> list[list[str]]:
+    """Every combination of a sweep's values; of one key's overrides the last one holds.
+
+    Raises:
+        HydraException: for a range of values that no list can give.
+    """
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise HydraException(f"{override.input_line} is no list of values")
+    return [list(job) for job in itertools.product(*values.values())]
 
 
 def jobs_of(overrides: list[Override]) -> list[list[str]]:

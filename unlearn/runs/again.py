@@ -1,0 +1,265 @@
+"""Measure finished runs again from their saved weights; nothing is trained.
+
+For a measure that was added, or an evaluation that was changed, after the runs had finished. The
+distances to the oracles are brought up to date too. What the runs say of the original model
+(original_D_r, original_D_e) stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from unlearn.config import Config
+from unlearn.config.saved import read_config
+from unlearn.data import SOURCES
+from unlearn.engine.device import pick_device, share_threads
+from unlearn.engine.store import hash_of
+from unlearn.errors import UserError, choices
+from unlearn.evaluation import MEASURES, VERSION, evaluate
+from unlearn.runs.record import Record
+from unlearn.runs.run import Run, network_for
+from unlearn.scenarios import Task, load_task
+
+PLACES = ("data_dir", "device", "threads")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure runs and print the paths of their ``metrics.json``.
+
+    Returns:
+        0; 1 if a run could not be measured, which is left as it was; 2 for bad input.
+    """
+    given = _parser().parse_intermixed_args(arguments)
+    only = None if given.only is None else [word for word in given.only if "=" not in word]
+    try:
+        places = parse_places([*given.places, *(w for w in given.only or () if "=" in w)])
+        for name in only or ():
+            if name not in MEASURES.list():
+                raise choices("--only", name, MEASURES.list())
+        folders = finished_folders(given.runs or [Path("outputs/runs")])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    share_threads(places.pop("threads", None), 1)
+    done = Progress(places, only, given.stale)
+    done.measure_all(folders)
+    fine = len(folders) - len(done.measured) - done.failed
+    words = f"{len(done.measured)} runs measured, {fine} up to date, {done.failed} failed"
+    print(words, file=sys.stderr)
+    return int(done.failed > 0)
+
+
+def parse_places(overrides: Sequence[str]) -> dict[str, Any]:
+    """Values of ``data_dir=``, ``device=`` and ``threads=``, on which no result depends.
+
+    Raises:
+        UserError: for any other setting, and for a value that cannot be.
+    """
+    found: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if key not in PLACES or not equals:
+            raise UserError(
+                key, f"a finished run keeps its settings, but for {'=, '.join(PLACES)}="
+            )
+        found[key] = value
+    if "device" in found:
+        pick_device(found["device"])
+    if "threads" in found:
+        if not found["threads"].isdecimal() or int(found["threads"]) < 1:
+            raise UserError("threads", f"{found['threads']!r} is not a whole number from 1")
+        found["threads"] = int(found["threads"])
+    return found
+
+
+def finished_folders(roots: Sequence[Path]) -> list[Path]:
+    """The folders of finished runs below some folders, at any depth.
+
+    Raises:
+        UserError: if a folder does not exist or holds no finished run.
+    """
+    found: set[Path] = set()
+    for root in roots:
+        if not root.is_dir():
+            raise UserError("--runs", f"{root} is not a folder; runs are kept in OUTPUT_DIR/runs")
+        folders = {path.parent for path in root.rglob("metrics.json")}
+        if not folders:
+            raise UserError("--runs", f"{root} holds no finished run (no metrics.json)")
+        found |= folders
+    return sorted(found)
+
+
+@dataclass
+class Progress:
+    """Runs that are measured again.
+
+    Attributes:
+        places: settings that say where things are.
+        only: names of measures; None is all that are registered.
+        stale: leave out the runs whose numbers are up to date.
+        measured: the runs that have new numbers.
+        failed: how many could not be measured.
+    """
+
+    places: dict[str, Any]
+    only: Sequence[str] | None = None
+    stale: bool = False
+    measured: list[Run] = field(default_factory=list)
+    failed: int = 0
+    _task: tuple[str, Task] | None = None
+
+    def measure_all(self, folders: Sequence[Path]) -> None:
+        """Measure the runs in some folders. Those on the same images follow each other."""
+        chosen = []
+        for folder in folders:
+            try:
+                run, record = found(folder, self.places)
+                if not (self.stale and up_to_date(record)):
+                    chosen.append(run)
+            except (UserError, OSError) as error:
+                self.complain(folder, str(error))
+        for run in sorted(chosen, key=lambda run: task_key(run.cfg)):
+            try:
+                with run.locked():
+                    self.measure(run)
+                print(run.folder / "metrics.json", flush=True)
+            except (UserError, OSError) as error:
+                self.complain(run.folder, str(error))
+            except Exception as error:  # a measure of one's own must not cost the other runs theirs
+                traceback.print_exc()
+                self.complain(run.folder, f"{type(error).__name__}: {error}")
+        for run in self.measured:
+            try:
+                run.finished()  # its oracle may have been measured after it
+            except OSError as error:
+                self.complain(run.folder, str(error))
+
+    def measure(self, run: Run) -> None:
+        """Measure a run and write its numbers.
+
+        Raises:
+            UserError: if its images or its weights are not there, or not those it was made with.
+            OSError: if it cannot be written.
+        """
+        record = checked(run)
+        task, device = self.task(run.cfg), pick_device(run.cfg.device)
+        model = network_for(run.cfg, task)
+        try:
+            model.load_state_dict(run.weights(record.weights))
+        except RuntimeError as error:
+            raise UserError("model", f"the weights do not fit it ({error})") from error
+        seen = evaluate(model.to(device).eval(), task, run.seed, self.only)
+        record.metrics.update(seen.metrics)
+        record.measures = sorted({*record.measures, *seen.measures})
+        if self.only is None:
+            record.measured, record.seconds["evaluation"] = VERSION, seen.seconds
+            run.keep_answers(seen.test.probabilities, task.test_forget)
+        record.write(run.folder)
+        self.measured.append(run)
+
+    def task(self, cfg: Config) -> Task:
+        """A run's images, which the run before it may have had too.
+
+        Raises:
+            UserError: if they are not there.
+        """
+        key = task_key(cfg)
+        if self._task is None or self._task[0] != key:
+            self._task = None  # two at once may not fit into the memory
+            data_dir = Path(cfg.data_dir)
+            if not SOURCES[cfg.data]().here(data_dir):
+                raise UserError("data_dir", f"the images of {cfg.data} are not in {cfg.data_dir!r}")
+            task = load_task(cfg.scenario, cfg.data, data_dir, cfg.image_size, cfg.per_class)
+            self._task = (key, task)
+        return self._task[1]
+
+    def complain(self, folder: Path, reason: str) -> None:
+        """Say in one line why a run could not be measured."""
+        self.failed += 1
+        print(f"error: {folder}: {' '.join(reason.split())}", file=sys.stderr)
+
+
+def found(folder: Path, places: dict[str, Any]) -> tuple[Run, Record]:
+    """A finished run where it lies, maybe moved since it ran.
+
+    Raises:
+        UserError: if what it says of itself cannot be read.
+    """
+    record = Record.read(folder)
+    if record is None:
+        raise UserError("metrics.json", "damaged, or written by another version")
+    cfg = replace(read_config(folder / "config.yaml"), **places)
+    if folder.absolute().parents[2].name == "runs":  # where its oracle is looked for
+        cfg.output_dir = str(folder.absolute().parents[3])
+    return Run(cfg, folder), record
+
+
+def checked(run: Run) -> Record:
+    """What a run's ``metrics.json`` says, if settings and images are those that it ran with.
+
+    Raises:
+        UserError: if they are others, or the images are not there.
+    """
+    record = Record.read(run.folder)
+    if record is None:
+        raise UserError("metrics.json", "damaged, or written by another version")
+    if json.loads(json.dumps(run.settings)) != record.config:
+        raise UserError("config.yaml", "does not hold the settings that metrics.json names")
+    versions = {name: stage.version for name, stage in record.stages.items()}
+    if run.hash_for(versions) != record.config_hash:
+        raise UserError(
+            "data_dir",
+            f"the images in {run.cfg.data_dir!r} (or an annotation, or a checkpoint) are gone, or "
+            "others than when it ran",
+        )
+    return record
+
+
+def up_to_date(record: Record) -> bool:
+    """Whether a run has every registered measure's numbers, by the present evaluation."""
+    return record.measured == VERSION and set(MEASURES) <= set(record.measures)
+
+
+def task_key(cfg: Config) -> str:
+    """Equal for runs on the same images."""
+    return hash_of([asdict(cfg.scenario), cfg.data, cfg.data_dir, cfg.image_size, cfg.per_class])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="unlearn evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--runs",
+        action="append",
+        type=Path,
+        metavar="DIR",
+        help="folder of runs, searched at any depth; may be repeated [outputs/runs]",
+    )
+    parser.add_argument(
+        "--stale",
+        action="store_true",
+        help="only runs that lack a measure or were measured by another version",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="MEASURE",
+        help=f"only these measures, of {', '.join(MEASURES)} [all]",
+    )
+    parser.add_argument(
+        "places",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="where things are now: data_dir=DIR, device=DEVICE, threads=NUMBER",
+    )
+    return parser
