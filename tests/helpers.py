@@ -28,6 +28,7 @@ from unlearn.filtration import Filter, Filtration, FiltrationConfig, Proxy
 from unlearn.inversion import InversionConfig
 from unlearn.inversion.invert import Weights
 from unlearn.models import ModelConfig, build
+from unlearn.models.adapt import plainly
 from unlearn.problem import Interface, Problem
 from unlearn.relearning import Intention, Relearning, RelearningConfig
 from unlearn.relearning.intentions.neg import Neg
@@ -36,7 +37,6 @@ from unlearn.training import TrainingConfig, train
 
 if TYPE_CHECKING:
     from unlearn.report.sheet import Sheet
-from unlearn.models.adapt import plainly
 
 SHARED = Path(os.environ.get("UNLEARN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 # A whole run in a few seconds.
@@ -308,7 +308,7 @@ class Runs:
         return build(name, "demo", find_runs([self.root]))
 
 
-# Strange models
+# --- strange models
 
 
 def by_parts(
@@ -317,14 +317,14 @@ def by_parts(
     labels: torch.Tensor,
     intention: str = "neg",
     interface: Interface | None = None,
-    **relearning: object,
+    **relearning: Any,
 ) -> tuple[Problem, nn.Module]:
     """A repair in two steps of inversion and one epoch of relearning, of any model.
 
     Its proxy is written, not made, so that nothing hangs on what the model knows.
     """
     chosen = tiny(steps=2, batch_size=12)
-    chosen = replace(chosen, relearning=replace(chosen.relearning, **relearning))  # type: ignore[arg-type]
+    chosen = replace(chosen, relearning=replace(chosen.relearning, **relearning))
     with plainly(model):
         correct = (labels + 1) % 4 if intention == "cor" else None
         problem = Problem.of(
