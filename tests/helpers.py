@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from unlearn.filtration import Filter, Filtration, FiltrationConfig, Proxy
 from unlearn.inversion import InversionConfig
 from unlearn.inversion.invert import Weights
 from unlearn.models import ModelConfig, build
+from unlearn.models.adapt import plainly
 from unlearn.problem import Interface, Problem
 from unlearn.relearning import Intention, Relearning, RelearningConfig
 from unlearn.relearning.intentions.neg import Neg
@@ -304,6 +306,51 @@ class Runs:
         from unlearn.report.sheet import build
 
         return build(name, "demo", find_runs([self.root]))
+
+
+# --- strange models
+
+
+def by_parts(
+    model: nn.Module,
+    shots: torch.Tensor,
+    labels: torch.Tensor,
+    intention: str = "neg",
+    interface: Interface | None = None,
+    **relearning: Any,
+) -> tuple[Problem, nn.Module]:
+    """A repair in two steps of inversion and one epoch of relearning, of any model.
+
+    Its proxy is written, not made, so that nothing hangs on what the model knows.
+    """
+    chosen = tiny(steps=2, batch_size=12)
+    chosen = replace(chosen, relearning=replace(chosen.relearning, **relearning))
+    with plainly(model):
+        correct = (labels + 1) % 4 if intention == "cor" else None
+        problem = Problem.of(
+            model, shots, labels, correct, chosen.augment, 0, interface or Interface()
+        )
+        stages = chosen.stages(chosen.intention(intention), problem.correct)
+        fit = Fit()
+        state, _ = stages[0].make(problem, fit)
+        sampler = stages[1].sampler(problem, stages[0].generator(problem, state))
+        state, _ = stages[2].make(problem, written_proxy(problem), sampler, fit)
+        return problem, problem.repaired(state)
+
+
+def written_proxy(problem: Problem, number: int = 12) -> Proxy:
+    """Noise of which every third image is called target-like."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((number, *problem.shape), generator=generator)
+    conditions = torch.arange(number) % (problem.classes + 1)
+    like = torch.arange(number) % 3 == 0
+    with torch.no_grad():
+        p = problem.original(images.to(problem.device)).softmax(-1)
+    one = torch.ones(number)
+    return Proxy(
+        (images * 255).to(torch.uint8), p.cpu(), conditions, one, one, like,
+        torch.zeros(number, dtype=torch.bool), one[0], one[:1], torch.tensor(False),
+    )  # fmt: skip
 
 
 # --- the command line
