@@ -149,7 +149,7 @@ def test_a_lightning_file_is_taken() -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, DataLoader(torch.rand(4, 1, 28, 28)))  # type: ignore[arg-type]
+    trainer.fit(module, DataLoader(torch.rand(4, 1, 28, 28), 4))  # type: ignore[arg-type]
     trainer.save_checkpoint("given.ckpt")
     found = load_checkpoint(model, "given.ckpt")
     assert (found.path, found.prefix) == (("state_dict",), "net.")
