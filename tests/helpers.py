@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from scripts.kill import TINY as TINY
 from unlearn import Settings
 from unlearn.baselines import Baseline, FullAccess
 from unlearn.config.compose import resolve
@@ -24,10 +24,12 @@ from unlearn.data.mnist5k import MNIST5k
 from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import Fit
 from unlearn.engine.precision import Precision
+from unlearn.engine.seeding import seeded_init
 from unlearn.filtration import Filter, Filtration, FiltrationConfig, Proxy
 from unlearn.inversion import InversionConfig
 from unlearn.inversion.invert import Weights
 from unlearn.models import ModelConfig, build
+from unlearn.models.adapt import plainly
 from unlearn.problem import Interface, Problem
 from unlearn.relearning import Intention, Relearning, RelearningConfig
 from unlearn.relearning.intentions.neg import Neg
@@ -38,6 +40,12 @@ if TYPE_CHECKING:
     from unlearn.report.sheet import Sheet
 
 SHARED = Path(os.environ.get("UNLEARN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+# A whole run in a few seconds.
+TINY = [
+    line
+    for line in (Path(__file__).parents[1] / "scripts" / "tiny.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
 # A table's own shots stay.
 CELL = [
     *(x for x in TINY if not x.startswith(("shot=", "training."))),
@@ -299,3 +307,61 @@ class Runs:
         from unlearn.report.sheet import build
 
         return build(name, "demo", find_runs([self.root]))
+
+
+# --- strange models
+
+
+def by_parts(
+    model: nn.Module,
+    shots: torch.Tensor,
+    labels: torch.Tensor,
+    intention: str = "neg",
+    interface: Interface | None = None,
+    **relearning: Any,
+) -> tuple[Problem, nn.Module]:
+    """A repair in two steps of inversion and one epoch of relearning, of any model.
+
+    Its proxy is written, not made, so that nothing hangs on what the model knows.
+    """
+    chosen = tiny(steps=2, batch_size=12)
+    chosen = replace(chosen, relearning=replace(chosen.relearning, **relearning))
+    with plainly(model):
+        correct = (labels + 1) % 4 if intention == "cor" else None
+        problem = Problem.of(
+            model, shots, labels, correct, chosen.augment, 0, interface or Interface()
+        )
+        stages = chosen.stages(chosen.intention(intention), problem.correct)
+        fit = Fit()
+        with seeded_init(0, "parts"):
+            state, _ = stages[0].make(problem, fit)
+            sampler = stages[1].sampler(problem, stages[0].generator(problem, state))
+            state, _ = stages[2].make(problem, written_proxy(problem), sampler, fit)
+        return problem, problem.repaired(state)
+
+
+def written_proxy(problem: Problem, number: int = 12) -> Proxy:
+    """Noise of which every third image is called target-like."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((number, *problem.shape), generator=generator)
+    conditions = torch.arange(number) % (problem.classes + 1)
+    like = torch.arange(number) % 3 == 0
+    with torch.no_grad():
+        p = problem.original(images.to(problem.device)).softmax(-1)
+    one = torch.ones(number)
+    return Proxy(
+        (images * 255).to(torch.uint8), p.cpu(), conditions, one, one, like,
+        torch.zeros(number, dtype=torch.bool), one[0], one[:1], torch.tensor(False),
+    )  # fmt: skip
+
+
+# --- the command line
+
+# A model trained for less knows too little on some processors: nothing is then target-like.
+PAPER = [
+    "training.lr=0.1",
+    "training.batch_size=32",
+    "training.epochs=3",
+    "inversion.steps=60",
+    "filtration.augmentations=1",
+]

@@ -21,7 +21,6 @@ from tests.helpers import access_to, problem_of, shots_of, small_net, small_task
 from unlearn import UserError, forget
 from unlearn.baselines import BASELINES
 from unlearn.baselines.diagonal import fisher_diagonal
-from unlearn.cli import check_job
 from unlearn.config.compose import resolve, settings
 from unlearn.data import Images
 from unlearn.engine import fitting, precision
@@ -33,6 +32,7 @@ from unlearn.engine.statistics import channel_means, channel_statistics, wide
 from unlearn.inversion import Inverter, build_generator
 from unlearn.models.probe import Probe
 from unlearn.runs.run import Run
+from unlearn.sweep.checked import check_job
 from unlearn.training import Trainer, TrainingConfig, train
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

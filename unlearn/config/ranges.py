@@ -20,8 +20,11 @@ class Range:
 
 
 COUNT = Range(lambda v: v >= 1, "a whole number from 1")
+# A BatchNorm that is trained refuses a batch of one image.
+BATCH = Range(lambda v: v >= 2, "a whole number from 2")
 NUMBER0 = Range(lambda v: v >= 0, "a number from 0")
 ABOVE0 = Range(lambda v: v > 0, "a number above 0")
+PART = Range(lambda v: 0 < v <= 1, "a share in (0, 1]")
 SHARE = Range(lambda v: 0 <= v < 1, "a number in [0, 1)")
 
 
@@ -43,19 +46,20 @@ RANGES: dict[str, Range] = {
     "augment.padding": NUMBER0,
     "augment.rotation": Range(lambda v: 0 <= v <= 180, "degrees in [0, 180]"),
     "training.epochs": COUNT,
-    "training.batch_size": COUNT,
+    "training.batch_size": BATCH,
     "training.lr": ABOVE0,
     "training.momentum": SHARE,
     "training.weight_decay": NUMBER0,
     "training.schedule": one_of("constant", "onecycle"),
     "inversion.steps": COUNT,
-    "inversion.batch_size": Range(lambda v: v >= 2, "a whole number from 2"),
+    "inversion.batch_size": BATCH,
     "inversion.lr": ABOVE0,
     "inversion.betas": Range(
         lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two numbers in [0, 1)"
     ),
     "inversion.weight_decay": NUMBER0,
     "inversion.schedule": one_of("constant", "cosine"),
+    "inversion.generators": COUNT,
     "inversion.z": COUNT,
     "inversion.width": COUNT,
     "inversion.augmentations": NUMBER0,
@@ -72,8 +76,9 @@ RANGES: dict[str, Range] = {
     ),
     "filtration.threshold": NUMBER0,
     "filtration.shot_copies": COUNT,
+    "filtration.own_label": COUNT,
     "relearning.epochs": COUNT,
-    "relearning.batch_size": COUNT,
+    "relearning.batch_size": BATCH,
     "relearning.lr": ABOVE0,
     "relearning.momentum": SHARE,
     "relearning.weight_decay": NUMBER0,
@@ -82,6 +87,12 @@ RANGES: dict[str, Range] = {
     "relearning.temperature": ABOVE0,
     "relearning.shot_copies": NUMBER0,
     "relearning.forget_weight": NUMBER0,
+    "relearning.own_label_weight": NUMBER0,
+    "relearning.teacher": one_of("stored", "view"),
+    "relearning.forget": one_of("samples", "shots"),
+    "relearning.anchor": NUMBER0,
+    "relearning.interpolate": PART,
+    "relearning.stop": PART,
     "relearning.candidates": COUNT,
 }
 
@@ -107,3 +118,18 @@ def check_ranges(cfg: Any) -> None:
             f"{cfg.relearning.candidates} needs relearning.fresh=true; stored samples allow 1",
         )
     cfg.intention.check_settings()
+    if cfg.proxy is not None:
+        _check_stand_in(cfg)
+
+
+def _check_stand_in(cfg: Any) -> None:
+    """Refuse settings that do not go with a stand-in for D~_r."""
+    cfg.proxy.check_settings()
+    if cfg.relearning.shot_copies < 1:
+        raise UserError(
+            "relearning.shot_copies",
+            f"{cfg.relearning.shot_copies}: with proxy={cfg.proxy.name} the copies of the shots "
+            "are all of D~_e; take 1 or more",
+        )
+    if cfg.relearning.fresh:
+        raise UserError("relearning.fresh", "true needs proxy=inversion; use false")
