@@ -24,6 +24,7 @@ from unlearn.data.mnist5k import MNIST5k
 from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import Fit
 from unlearn.engine.precision import Precision
+from unlearn.engine.seeding import seeded_init
 from unlearn.filtration import Filter, Filtration, FiltrationConfig, Proxy
 from unlearn.inversion import InversionConfig
 from unlearn.inversion.invert import Weights
@@ -332,9 +333,10 @@ def by_parts(
         )
         stages = chosen.stages(chosen.intention(intention), problem.correct)
         fit = Fit()
-        state, _ = stages[0].make(problem, fit)
-        sampler = stages[1].sampler(problem, stages[0].generator(problem, state))
-        state, _ = stages[2].make(problem, written_proxy(problem), sampler, fit)
+        with seeded_init(0, "parts"):
+            state, _ = stages[0].make(problem, fit)
+            sampler = stages[1].sampler(problem, stages[0].generator(problem, state))
+            state, _ = stages[2].make(problem, written_proxy(problem), sampler, fit)
         return problem, problem.repaired(state)
 
 

@@ -18,7 +18,7 @@ from tests.helpers import TINY, errors, shots_of, small_net, taught, tiny
 from unlearn import cli as command_line
 from unlearn import forget, pipeline
 from unlearn.engine import fitting
-from unlearn.filtration import filtrate
+from unlearn.filtration import Filter
 from unlearn.signals import Terminated, terminable
 
 Run = Callable[..., tuple[int, str, str]]
@@ -55,7 +55,7 @@ def signalling(number: int, real: Callable[..., object]) -> Callable[..., object
 PLACES = {
     "loading": (pipeline, "load_task"),
     "fitting": (fitting.LossModule, "training_step"),
-    "predicting": (filtrate.Filter, "predict_step"),
+    "predicting": (Filter, "predict_step"),
     "evaluating": (pipeline, "evaluate"),
     "drawing": (pipeline.Job, "draw"),
     "writing": (pipeline, "write_text"),
@@ -117,7 +117,7 @@ def second_of(number: int, real: Callable[..., object]) -> Callable[..., object]
 def test_ctrl_c_within_the_library_is_keyboard_interrupt(
     monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    owner = fitting.LossModule if part == "training_step" else filtrate.Filter
+    owner = fitting.LossModule if part == "training_step" else Filter
     model = taught(small_net(), 1, 28, 28)
     monkeypatch.setattr(owner, part, signalling(signal.SIGINT, getattr(owner, part)))
     before = [signal.getsignal(s) for s in SAYS]

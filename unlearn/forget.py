@@ -33,9 +33,9 @@ class Settings:
     Attributes:
         augment: what the model was trained to withstand.
         precision: how networks compute while they are fitted.
-        proxy: what stands in for D~_r; None is the paper's way, inversion and filtration.
         intentions: values of intentions by name; one that is missing is as in the paper.
         scale: where the values came from.
+        proxy: what stands in for D~_r; None is the paper's way, inversion and filtration.
     """
 
     augment: Augment = field(default_factory=Augment)
@@ -43,9 +43,9 @@ class Settings:
     filtration: FiltrationConfig = field(default_factory=FiltrationConfig)
     relearning: RelearningConfig = field(default_factory=RelearningConfig)
     precision: Precision = field(default_factory=Precision)
-    proxy: StandIn | None = None
     intentions: Mapping[str, Intention] = field(default_factory=dict)
     scale: str = "paper"
+    proxy: StandIn | None = None
 
     def intention(self, name: str) -> Intention:
         """The intention of a name.

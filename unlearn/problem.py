@@ -172,6 +172,7 @@ class Problem:
         """A copy of f_o to be trained, in train mode; frozen parameters stay frozen."""
         return self.form.student(self.original)
 
+    @seeded_globally(0)
     def repaired(self, state: dict[str, Tensor]) -> nn.Module:
         """The given model's own copy with new weights, in eval mode; made of ``original``."""
         self.original.load_state_dict(state)

@@ -143,4 +143,14 @@ def positive(baseline: Baseline, *keys: str) -> None:
             raise UserError(f"baseline.{key}", f"{getattr(baseline, key)!r} is not above 0")
 
 
+def batch_of_two(size: int) -> None:
+    """Refuse batches of one image, which a BatchNorm that is trained refuses.
+
+    Raises:
+        UserError: naming ``baseline.batch_size``.
+    """
+    if size < 2:
+        raise UserError("baseline.batch_size", f"{size!r} is not a whole number from 2")
+
+
 BASELINES: Registry[type[Baseline]] = Registry("baseline")

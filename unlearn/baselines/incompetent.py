@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from omegaconf import MISSING
 from torch import Tensor, nn
 
-from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
+from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, batch_of_two, positive
 from unlearn.data import Images
 from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import LossModule, ShuffledRows
@@ -92,7 +92,8 @@ class Incompetent(Baseline):
     batchnorm: str = MISSING
 
     def check(self, scenario: Scenario) -> None:
-        positive(self, "epochs", "batch_size", "lr")
+        positive(self, "epochs", "lr")
+        batch_of_two(self.batch_size)
         if not 0 < self.retained <= 1:
             raise UserError("baseline.retained", f"{self.retained!r} is not a share in (0, 1]")
         if self.batchnorm not in ("train", "frozen"):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from omegaconf import MISSING
 from torch import Tensor, nn
 
-from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
+from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, batch_of_two, positive
 from unlearn.data import Images
 from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import LossModule, ShuffledRows
@@ -132,7 +132,8 @@ class Neutralized(Baseline):
     temperature: float = MISSING
 
     def check(self, scenario: Scenario) -> None:
-        positive(self, "scrub_epochs", "epochs", "batch_size", "lr", "temperature")
+        positive(self, "scrub_epochs", "epochs", "lr", "temperature")
+        batch_of_two(self.batch_size)
         for key in ("momentum", "alpha"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UserError(f"baseline.{key}", f"{getattr(self, key)!r} is not in [0, 1]")

@@ -89,9 +89,9 @@ def unlearner_settings(cfg: Config, intentions: Mapping[str, Intention] | None =
         cfg.filtration,
         cfg.relearning,
         cfg.networks,
-        cfg.proxy,
         {**(intentions or {}), cfg.intention.name: cfg.intention},
         cfg.scale,
+        cfg.proxy,
     )
 
 

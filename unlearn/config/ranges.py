@@ -20,6 +20,8 @@ class Range:
 
 
 COUNT = Range(lambda v: v >= 1, "a whole number from 1")
+# A BatchNorm that is trained refuses a batch of one image.
+BATCH = Range(lambda v: v >= 2, "a whole number from 2")
 NUMBER0 = Range(lambda v: v >= 0, "a number from 0")
 ABOVE0 = Range(lambda v: v > 0, "a number above 0")
 PART = Range(lambda v: 0 < v <= 1, "a share in (0, 1]")
@@ -44,13 +46,13 @@ RANGES: dict[str, Range] = {
     "augment.padding": NUMBER0,
     "augment.rotation": Range(lambda v: 0 <= v <= 180, "degrees in [0, 180]"),
     "training.epochs": COUNT,
-    "training.batch_size": COUNT,
+    "training.batch_size": BATCH,
     "training.lr": ABOVE0,
     "training.momentum": SHARE,
     "training.weight_decay": NUMBER0,
     "training.schedule": one_of("constant", "onecycle"),
     "inversion.steps": COUNT,
-    "inversion.batch_size": Range(lambda v: v >= 2, "a whole number from 2"),
+    "inversion.batch_size": BATCH,
     "inversion.lr": ABOVE0,
     "inversion.betas": Range(
         lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two numbers in [0, 1)"
@@ -76,7 +78,7 @@ RANGES: dict[str, Range] = {
     "filtration.shot_copies": COUNT,
     "filtration.own_label": COUNT,
     "relearning.epochs": COUNT,
-    "relearning.batch_size": COUNT,
+    "relearning.batch_size": BATCH,
     "relearning.lr": ABOVE0,
     "relearning.momentum": SHARE,
     "relearning.weight_decay": NUMBER0,

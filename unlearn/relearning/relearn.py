@@ -18,6 +18,7 @@ from unlearn.engine.seeding import seeded
 from unlearn.engine.stages import Stage
 from unlearn.engine.store import Entry, state_of
 from unlearn.engine.watch import Watch, key_of
+from unlearn.errors import UserError
 from unlearn.filtration import Filter, Proxy
 from unlearn.models.probe import Probe, freeze_batchnorm
 from unlearn.problem import Problem
@@ -33,6 +34,12 @@ class Batches:
     def __init__(
         self, lesson: Lesson, cfg: RelearningConfig, scrub: int, rng: torch.Generator
     ) -> None:
+        if cfg.batch_size < 2:
+            raise UserError(
+                "relearning.batch_size",
+                f"{cfg.batch_size} is not a whole number from 2; a BatchNorm that is trained "
+                "refuses one image",
+            )
         self.size, self.rng, self.cfg, self.scrub = cfg.batch_size, rng, cfg, scrub
         everything = torch.arange(len(lesson.forget), device=lesson.forget.device)
         later = everything if lesson.imposed else everything[~lesson.forget]
