@@ -28,26 +28,11 @@ from pathlib import Path
 from typing import Any
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
-# A whole run in a few seconds: every part works, little is learnt well. The generator heeds its
-# condition at once, so that some of its samples are target-like and others not, on any processor.
+# A whole run in a few seconds; the tests use it too.
 TINY = [
-    "scale=demo",
-    "model.width=4",
-    "training.epochs=1",
-    "training.batch_size=32",
-    "inversion.steps=25",
-    "inversion.lr=0.02",
-    "inversion.batch_size=24",
-    "inversion.width=2",
-    "inversion.emphasis=30",
-    "inversion.weights={ent:30,aug:1,tar:1,bn:1,div:1,div_pixel:1,tv:0.1}",
-    "inversion.grid_every=10",
-    "filtration.per_condition=12",
-    "filtration.rounds=2",
-    "filtration.t_ent=3",
-    "filtration.threshold=5",
-    "relearning.epochs=2",
-    "shot=5img",
+    line
+    for line in Path(__file__).with_name("tiny.txt").read_text().splitlines()
+    if not line.startswith("#")
 ]
 SWEEP = ["baseline=none,oracle", "intention=neg,cor", "seed=0,1"]
 # What an interrupted run may say differently.

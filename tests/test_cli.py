@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,10 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.helpers import TINY, make_folder
+from tests.helpers import CELL, PAPER, TINY, make_folder
+from unlearn.cli import main
+from unlearn.errors import UserError
+from unlearn.sweep.checked import check_jobs, expand
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[1]
@@ -71,7 +75,7 @@ def test_a_run_writes_what_it_promises(cli: Run, tmp_path: Path) -> None:
             assert min(picture.size) > 100
             assert len(picture.convert("L").getcolors(1 << 16)) > 5
     assert not list(folder.rglob("*.partial"))
-    for stage in ("original", "inversion", "filtration", "relearning"):
+    for stage in ("training", "inversion", "filtration", "relearning"):
         assert len(list((tmp_path / "out" / "store" / stage).glob("*/entry.json"))) == 1
 
 
@@ -105,7 +109,42 @@ def test_runs_share_stages(cli: Run, tmp_path: Path) -> None:
     assert len([line for line in out.splitlines() if line.endswith("metrics.json")]) == 4
     store = tmp_path / "out" / "store"
     count = {s.name: len(list(s.glob("*/entry.json"))) for s in store.iterdir()}
-    assert count == {"original": 1, "inversion": 2, "filtration": 2, "relearning": 4}
+    assert count == {"training": 1, "inversion": 2, "filtration": 2, "relearning": 4}
+
+
+@pytest.mark.parametrize(
+    ("started", "said"),
+    [
+        ("/venv/bin/unlearn", "unlearn"),
+        ("run.py", "python run.py"),
+        ("/x/unlearn/__main__.py", "python -m unlearn"),
+    ],
+)
+def test_usage_says_how_it_was_started(
+    started: str, said: str, cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started])
+    out = cli("--help")[1]
+    for command in ("KEY=VALUE", "-m", "plan", "report", "evaluate", "dashboard"):
+        assert f"  {said} {command}" in out
+    assert f"`{said} --cfg job`" in out
+    with pytest.raises(SystemExit):
+        main(["report", "--help"])
+
+
+def test_hydras_own_options(cli: Run) -> None:
+    status, out, err = cli("--cfg", "job", "scale=demo")
+    assert status == 0, err
+    assert "inversion:" in out
+    assert cli("--info", "defaults", "scale=demo")[0] == 0
+
+
+@pytest.mark.parametrize("words", [["plan"], ["--dry-run"]])
+def test_a_plan_of_one_run(cli: Run, tmp_path: Path, words: list[str]) -> None:
+    status, out, err = cli(*words, *TINY)
+    assert status == 0, err
+    assert "1 jobs, 1 to do" in " ".join(out.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_shows_the_knobs(cli: Run) -> None:
@@ -146,7 +185,15 @@ BAD = {
     "model.checkpoint=nowhere.pt": ["model.checkpoint", "nowhere.pt"],
     "data=mnist data_dir=nowhere": ["data_dir", "UNLEARN_DATA", "mnist5k"],
     "scenario=truck_cifar10 data_dir=nowhere": ["data_dir", "UNLEARN_DATA"],
-    "shot": ["shot"],
+    "shot": ["shot: needs a value"],
+    "reprot": ["'reprot'", "did you mean 'report'"],
+    "--dryrun": ["--dryrun", "--dry-run"],
+    "--config-dir elsewhere": ["--config-dir"],
+    "=3": ["'=3'", "KEY=VALUE"],
+    "~seed": ["seed", "needs a value"],
+    "scenario=3": ["scenario", "7mnist"],
+    "seed=[1]": ["seed", "int"],
+    "data_dir=": ["data_dir", "needs a folder"],
     "-m intention=neg,cor scenario=7mnist": ["intention", "7noisymnist"],
 }
 
@@ -173,12 +220,112 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]])
-def test_an_unwritable_output_dir(cli: Run, tmp_path: Path, sweep: list[str]) -> None:
-    (tmp_path / "out").write_text("a file is in the way")
-    status, _, err = cli(*sweep, *TINY)
-    assert status == 2
-    assert err.strip().splitlines()[-1].startswith("error: output_dir: ")
+NAMES = [
+    "/a/epoch=3",
+    "/a/My Pictures (2020)",
+    "äpfel",
+    "a,b",
+    "[a]",
+    "{a}",
+    "{a:1}",
+    "a#b",
+    "a;b & c",
+    "a'b",
+    'a"b',
+    'a\\"b\\',
+    "${HOME}/a",
+    "/a/${b",
+    "$a{b}",
+    "range(3)",
+    "f(x)",
+    "null",
+    "表",
+    "a!b^c`d",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_name_that_the_grammar_does_not_take_bare(name: str, sweep: bool) -> None:
+    """The error names the key, and what it says to type means that name."""
+    if sweep and name in ("a,b", "range(3)", "[a]"):
+        pytest.skip("says something else in a sweep")
+    assert told(name, sweep) == name
+
+
+def told(name: str, sweep: bool) -> str:
+    """What ``output_dir`` is if the advice of the error about ``name`` is followed."""
+    with pytest.raises(UserError) as caught:
+        check_jobs(expand([f"output_dir={name}"]) if sweep else [[f"output_dir={name}"]], sweep)
+    line = str(caught.value)
+    assert line.startswith("output_dir: ")
+    assert "quote it" in line
+    (advised,) = shlex.split(line.partition("quote it")[2].partition(": ")[2])
+    jobs = expand([advised]) if sweep else [[advised]]
+    return check_jobs(jobs, sweep)[0].output_dir
+
+
+def test_only_what_needs_quotes_in_a_sweep_gets_them() -> None:
+    with pytest.raises(UserError, match=r"""'output_dir="a\(1\)",b c,"ä"'$"""):
+        expand(["output_dir=a(1),b c,ä"])
+    jobs = expand(['output_dir="a(1)",b c,"ä"'])
+    assert [c.output_dir for c in check_jobs(jobs, True)] == ["a(1)", "b c", "ä"]
+
+
+def test_a_home_that_no_shell_has_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert told("~/out", sweep=False) == "/home/somebody/out"
+
+
+def test_a_run_in_a_folder_with_such_a_name(cli: Run, tmp_path: Path) -> None:
+    name = "epoch=3 (2020), ${x} äpfel"
+    escaped = name.replace("${", r"\${")
+    where = f'output_dir="{tmp_path / escaped}"'
+    for sweep in ([], ["-m"]):
+        assert main([*sweep, *CELL, "baseline=original", where]) == 0
+    assert len(list((tmp_path / name).rglob("metrics.json"))) == 1
+
+
+# What schedulers and launchers say of other processes; some of it is no number.
+OTHERS = {
+    "SLURM_JOB_ID": "1",
+    "SLURM_JOB_NAME": "bash",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "3",
+    "LSB_JOBID": "1",
+    "LSB_HOSTS": "a a b",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "TORCHELASTIC_RUN_ID": "x",
+    "RANK": "one",
+    "LOCAL_RANK": "1",
+    "GROUP_RANK": "",
+    "WORLD_SIZE": "many",
+    "MASTER_PORT": "none",
+    "PL_TRAINER_MAX_EPOCHS": "0",
+    "PL_TRAINER_PRECISION": "16-true",
+}
+
+
+def test_other_processes_of_a_job_are_not_heeded(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in OTHERS.items():
+        monkeypatch.setenv(name, value)
+    status, _, err = cli(*TINY)
+    assert status == 0, err
+    assert {name: os.environ.get(name) for name in OTHERS} == OTHERS
+
+
+def test_nor_while_the_package_is_imported() -> None:
+    code = (
+        "import unlearn; from pytorch_lightning.utilities import rank_zero_only as r; print(r.rank)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **OTHERS},
+    )
+    assert done.stdout == "0\n", done.stderr
 
 
 FOLDER = [x for x in TINY if x != "shot=5img"] + [
@@ -253,16 +400,6 @@ def test_ones_own_checkpoint(cli: Run, tmp_path: Path) -> None:
     assert before["original_D_e"] == ours["D_e"]
 
 
-# A model trained for less knows too little on some processors: nothing is then target-like.
-PAPER = [
-    "training.lr=0.1",
-    "training.batch_size=32",
-    "training.epochs=3",
-    "inversion.steps=60",
-    "filtration.augmentations=1",
-]
-
-
 def test_paper_scale_on_a_cpu_says_how_long_it_takes(cli: Run) -> None:
     tiny = [x for x in TINY if x != "scale=demo"]
     status, _, err = cli(*tiny, "data=mnist5k", *PAPER)
@@ -298,13 +435,11 @@ def test_killed_at_a_stage_it_goes_on_to_the_same_numbers(
     process.stderr.close()
     assert process.returncode == -signal.SIGKILL
     assert not list(killed.rglob("metrics.json"))
-    from unlearn.cli import main
-
     assert main([*TINY, f"output_dir={killed}"]) == 0
     found = json.loads(next(killed.rglob("metrics.json")).read_text())
     assert found["metrics"] == wanted["metrics"]
     assert found["config_hash"] == wanted["config_hash"]
-    for kept in ("original", "inversion", "filtration", "relearning"):
+    for kept in ("training", "inversion", "filtration", "relearning"):
         names = [
             [p.name for p in (d / "store" / kept).iterdir() if p.is_dir()]
             for d in (killed, tmp_path / "out")

@@ -9,8 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.helpers import SHARED, TINY
-from tests.test_cli import PAPER
+from tests.helpers import PAPER, SHARED, TINY, make_folder
 from unlearn.config.checks import check
 from unlearn.config.compose import CONF, resolve, settings
 from unlearn.config.ranges import RANGES
@@ -103,8 +102,6 @@ CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"
 
 @pytest.mark.parametrize("scenario", ["truck_cifar10", "class_cifar10"])
 def test_cifar10_as_a_folder_runs(cli: Run, tmp_path: Path, scenario: str) -> None:
-    from tests.helpers import make_folder
-
     root = make_folder(tmp_path / "cifar", classes="0123456789", number=6, size=32)
     for split in ("train", "test"):
         for i, name in enumerate(CIFAR):

@@ -134,6 +134,7 @@ def test_every_baseline_is_read_back(name: str, tmp_path: Path) -> None:
         "model.checkpoint=x.pt",
         "filtration.threshold=null",
         "inversion.betas=[0.5,0.9]",
+        "logger=[wandb,tensorboard]",
     ],
 )
 def test_every_kind_of_value_is_read_back(word: str, tmp_path: Path) -> None:
@@ -279,6 +280,11 @@ def test_a_finished_run_of_other_code_is_said_to_be_so(
     assert "code" not in measured
 
 
+def test_what_does_not_depend_on_the_seed_is_measured_with_the_same_one() -> None:
+    assert Run(resolve(["seed=4"])).seed == 4
+    assert Run(resolve(["seed=4", "baseline=original"])).seed == 0
+
+
 # Measured again.
 
 
@@ -297,11 +303,10 @@ def test_a_measure_that_was_added_reaches_finished_runs(
     added("confidence", confidence)
     monkeypatch.setattr("unlearn.engine.fitting.Fit.run", untrained)
     monkeypatch.setattr("unlearn.engine.store.Store.get", untrained)
-    status, said, err = command("--runs", out, "device=cpu")
+    around = out / "runs" / ".." / "runs"
+    status, said, err = command("--runs", around, "--runs", out, "device=cpu")
     assert (status, err) == (0, "")
-    assert {Path(line).parent for line in said.split()} == {
-        p.parent for p in out.rglob("metrics.json")
-    }
+    assert sorted(said.split()) == sorted(map(str, out.rglob("metrics.json")))
     after = records(out)
     assert len(before) == len(after) == 3
     for method, now in after.items():
@@ -383,6 +388,21 @@ def test_the_distance_to_the_oracle_is_brought_up_to_date(out: Path, command: Co
     assert {k: v for k, v in again_.items() if k.startswith("oracle_")} == distances
 
 
+def test_runs_that_are_up_to_date_are_compared_with_an_oracle_that_was_not(
+    out: Path, command: Command
+) -> None:
+    ours, oracle = (Record.read(folder_of(out, m)) for m in ("incompetent", "oracle-unt"))
+    assert ours is not None
+    assert oracle is not None
+    right = ours.metrics["oracle_abs_D_r"]
+    ours.metrics["oracle_abs_D_r"] = 0.123
+    ours.write(folder_of(out, "incompetent"))
+    replace(oracle, measured=0).write(folder_of(out, "oracle-unt"))
+    said = command("--stale", "--runs", out)[1]
+    assert said.split() == [str(folder_of(out, "oracle-unt") / "metrics.json")]
+    assert records(out)["incompetent"]["metrics"]["oracle_abs_D_r"] == right
+
+
 def refused(command: Command, out: Path, folder: Path, *more: str) -> str:
     """The line about the one run that cannot be measured, which is left as it was."""
     kept = bytes_of(folder)
@@ -412,9 +432,9 @@ def test_damaged_weights(out: Path, command: Command) -> None:
 def test_settings_that_are_not_those_it_ran_with(out: Path, command: Command) -> None:
     path = folder_of(out, "original") / "config.yaml"
     text = path.read_text()
-    path.write_text(text.replace("epochs: 1", "epochs: 2", 1))
+    path.write_text(text.replace("per_class: 120", "per_class: 119"))
     assert "config.yaml" in refused(command, out, path.parent)
-    path.write_text(text.replace("seed:", "sead:", 1))
+    path.write_text(text.replace("per_class:", "per_clas:"))
     assert "config.yaml" in refused(command, out, path.parent)
     path.unlink()
     assert "config.yaml" in refused(command, out, path.parent)

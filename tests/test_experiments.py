@@ -6,13 +6,12 @@ import re
 from itertools import combinations
 
 import pytest
-from unlearn.experiments import parse
 
-from unlearn import experiments
+from unlearn.config import tables
 from unlearn.config.checks import check
 from unlearn.config.compose import CONF, resolve
 from unlearn.config.identity import relevant
-from unlearn.config.tables import list_experiments, load_table
+from unlearn.config.tables import list_experiments, load_table, parse_table
 from unlearn.errors import UserError
 
 TABLES = {
@@ -52,7 +51,7 @@ def test_the_paper_is_there_tables_first() -> None:
 
 
 def test_a_cell_is_its_column_and_its_row() -> None:
-    cells = parse("x", small()).cells()
+    cells = parse_table("x", small()).cells()
     assert [(c.row, c.column) for c in cells] == [("Oracle", "A"), ("Oracle", "B"), ("Ours", "B")]
     assert cells[2].overrides == (
         "scenario=class_mnist",
@@ -81,7 +80,7 @@ ROW = {"sets": "intention=std"}
 )
 def test_what_a_definition_may_not_be(changes: dict, words: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse("x", small(**changes))
+        parse_table("x", small(**changes))
     assert words in str(caught.value)
     assert str(caught.value).startswith("experiment/x.yaml")
 
@@ -90,13 +89,13 @@ def test_parts_may_not_lack() -> None:
     given = small()
     del given["rows"]
     with pytest.raises(UserError, match="lacks rows"):
-        parse("x", given)
+        parse_table("x", given)
 
 
 def test_unknown_experiments_and_unreadable_files(tmp_path, monkeypatch) -> None:
     with pytest.raises(UserError, match="did you mean 'table1'"):
         load_table("tabel1")
-    monkeypatch.setattr(experiments, "FOLDER", tmp_path)
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
     for text in ("a: [", "a: 1", "hydra: {sweeper: 3}"):
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(UserError, match=r"experiment/bad\.yaml"):

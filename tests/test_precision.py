@@ -16,30 +16,27 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.testing import CompileCounter
-from unlearn.computing import PAYS_FROM
-from unlearn.parallel import spread
-from unlearn.stage import Stage
 
-from tests.helpers import shots_of, small_net, taught, tiny
-from tests.test_baselines import access_to, small_task
-from unlearn import UserError, computing, forget, stage
+from tests.helpers import access_to, problem_of, shots_of, small_net, small_task, taught, tiny
+from unlearn import UserError, forget
 from unlearn.baselines import BASELINES
 from unlearn.baselines.diagonal import fisher_diagonal
-from unlearn.cli import check_job
 from unlearn.config.compose import resolve, settings
 from unlearn.data import Images
+from unlearn.engine import fitting, precision
 from unlearn.engine.augment import Augment
-from unlearn.engine.fitting import ShuffledRows, fit
-from unlearn.engine.precision import Computing, Passes, forward, kernels
+from unlearn.engine.fitting import Fit, LossModule, ShuffledRows
+from unlearn.engine.precision import PAYS_FROM, Passes, Precision, forward, kernels
 from unlearn.engine.seeding import seeded
 from unlearn.engine.statistics import channel_means, channel_statistics, wide
-from unlearn.inversion import Inversion, build_generator, invert
-from unlearn.models.probe import Probe, head_of
-from unlearn.runs import config_hash
-from unlearn.training import Training, TrainingConfig, train
+from unlearn.inversion import Inverter, build_generator
+from unlearn.models.probe import Probe
+from unlearn.runs.run import Run
+from unlearn.sweep.checked import check_job
+from unlearn.training import Trainer, TrainingConfig, train
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-FP32, BF16 = Computing("fp32"), Computing("bf16")
+FP32, BF16 = Precision("fp32"), Precision("bf16")
 CFG = TrainingConfig(4, 16, 0.05, 0.9, 1e-3, "constant", 0)
 AUGMENT = Augment(2)
 COUNTED = Callable[[], CompileCounter]
@@ -61,7 +58,7 @@ def test_bf16_is_close_and_keeps_losses_weights_and_statistics_wide(data: Images
     for how in (FP32, BF16):
         model = small_net()
         before = model[1].running_mean.clone()
-        runs[how] = train(CFG, model, data, AUGMENT, CPU, computing=how)
+        runs[how] = train(CFG, model, data, AUGMENT, CPU, Fit(precision=how))
         assert dtypes(model) == {torch.float32}
         assert not torch.equal(model[1].running_mean, before)
     for one, two in zip(*runs.values(), strict=True):
@@ -72,7 +69,7 @@ def test_bf16_is_close_and_keeps_losses_weights_and_statistics_wide(data: Images
 
 def test_fp32_is_a_plain_loop_to_the_bit(data: Images) -> None:
     trained, plain = small_net(), small_net().train()
-    history = train(CFG, trained, data, AUGMENT, CPU, computing=FP32)
+    history = train(CFG, trained, data, AUGMENT, CPU, Fit(precision=FP32))
     rng = seeded(CFG.seed, "training")
     optimizer = torch.optim.SGD(plain.parameters(), CFG.lr, CFG.momentum, weight_decay=1e-3)
     for rows, seen in zip(ShuffledRows(40, 16, 4, rng), history, strict=True):
@@ -97,11 +94,10 @@ def test_statistics_of_narrow_inputs_are_float32() -> None:
         assert wide(same) is same
 
 
-def inversion(shots: torch.Tensor) -> Inversion:
-    cfg = tiny().inversion
-    model = small_net().requires_grad_(False)
+def inversion(shots: torch.Tensor, steps: int = 15) -> Inverter:
+    cfg = tiny(steps=steps).inversion
     generator = build_generator(cfg, 4, (1, 28, 28), 0).train()
-    return Inversion(cfg, generator, model, shots, 1, 4, AUGMENT, 0, head_of(model, shots))
+    return Inverter(cfg, generator, problem_of(small_net(), shots, 1, augment=AUGMENT))
 
 
 def test_inversion_in_bf16() -> None:
@@ -131,35 +127,34 @@ def test_every_stage_of_forget_has_its_precision_and_its_place_in_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: dict[str, set[torch.dtype | None]] = {}
-    step = Stage.training_step
+    step = LossModule.training_step
 
-    def noted(self: Stage, *args: Any) -> torch.Tensor:
+    def noted(self: LossModule, *args: Any) -> torch.Tensor:
         used.setdefault(self.stage, set()).add(self.passes.dtype)
         return step(self, *args)
 
-    monkeypatch.setattr(Stage, "training_step", noted)
+    monkeypatch.setattr(LossModule, "training_step", noted)
     model = taught(small_net(), 1, 28, 28)
-    chosen = tiny(steps=20)
+    chosen = tiny()
     for how, dtype in ((FP32, None), (BF16, torch.bfloat16)):
         used.clear()
         result = forget(
-            model, *shots_of(1, 28, 28), settings=replace(chosen, computing=how), store=tmp_path
+            model, *shots_of(1, 28, 28), settings=replace(chosen, precision=how), store=tmp_path
         )
         assert used == {"inversion": {dtype}, "relearning": {dtype}}
         assert dtypes(result.model) == dtypes(result.generator) == {torch.float32}
         assert not torch.is_autocast_enabled("cpu")
     assert len(list((tmp_path / "inversion").glob("*/entry.json"))) == 2
-    assert settings("demo", "precision=bf16", "compile=auto").computing == Computing("bf16", "auto")
+    assert settings("demo", "precision=bf16", "compile=auto").precision == Precision("bf16", "auto")
 
 
 def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
-    auto = Computing("auto", "auto")
+    auto = Precision("auto", "auto")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     assert auto.passes(CPU, PAYS_FROM) == Passes("cpu", None, False)
     assert auto.passes(GPU, PAYS_FROM) == Passes("cuda", torch.bfloat16, True)
     assert not auto.passes(GPU, PAYS_FROM - 1).compiled
-    assert not auto.passes(GPU, PAYS_FROM, 2).compiled
-    assert Computing("fp32").passes(GPU, PAYS_FROM) == Passes("cuda", None, False)
+    assert Precision("fp32").passes(GPU, PAYS_FROM) == Passes("cuda", None, False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     assert auto.dtype(GPU) is None
     assert BF16.dtype(CPU) == torch.bfloat16
@@ -187,7 +182,7 @@ def test_what_has_gradients_on_a_gpu_is_repeatable(data: Images, gpu: torch.devi
     told: list[bool] = []
     net = small_net()
     net[0].register_forward_hook(lambda *_: told.append(torch.backends.cudnn.deterministic))
-    train(CFG, net, data, AUGMENT, gpu)
+    train(CFG, net, data, AUGMENT, gpu, Fit())
     steps = len(told)
     fisher_diagonal(net, data.x[:4].to(gpu), 2)
     assert 0 < steps < len(told)
@@ -197,7 +192,7 @@ def test_what_has_gradients_on_a_gpu_is_repeatable(data: Images, gpu: torch.devi
 
 def test_identity_and_ranges() -> None:
     ways = ([], ["precision=bf16"], ["precision=fp32"], ["compile=true"], ["compile=auto"])
-    assert len({config_hash(resolve(["scale=demo", *way])) for way in ways}) == len(ways)
+    assert len({Run(resolve(["scale=demo", *way])).hash for way in ways}) == len(ways)
     for wrong in ("precision=fp16", "precision=null", "compile=yes", "compile=1", "compile=null"):
         with pytest.raises(UserError, match=rf"^{wrong.split('=')[0]}: "):
             check_job([wrong], multirun=False)
@@ -210,8 +205,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[COUNTED]:
     def start() -> CompileCounter:
         torch._dynamo.reset()
         counter = CompileCounter()
-        compiled = torch.compile(computing._pass, dynamic=False, backend=counter)
-        monkeypatch.setattr(computing, "_graphs", lambda: compiled)
+        compiled = torch.compile(precision._pass, dynamic=False, backend=counter)
+        monkeypatch.setattr(precision, "_graphs", lambda: compiled)
+        monkeypatch.setattr(precision, "_missing", lambda _: "")  # no compiler is needed
         return counter
 
     yield start
@@ -219,11 +215,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[COUNTED]:
 
 
 def test_equal_networks_are_compiled_once(data: Images, counted: COUNTED) -> None:
-    counter, how = counted(), Computing("fp32", True)
+    counter, how = counted(), Precision("fp32", True)
     for seed in range(3):
         models = [small_net(seed=seed) for _ in range(2)]
         histories = [
-            train(replace(CFG, seed=seed), model, data, AUGMENT, CPU, computing=c)
+            train(replace(CFG, seed=seed), model, data, AUGMENT, CPU, Fit(precision=c))
             for model, c in zip(models, (how, FP32), strict=True)
         ]
         assert counter.frame_count == 1
@@ -231,7 +227,7 @@ def test_equal_networks_are_compiled_once(data: Images, counted: COUNTED) -> Non
             assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
         assert models[0].state_dict().keys() == models[1].state_dict().keys()
         torch.testing.assert_close(*(pickle.loads(pickle.dumps(m)).state_dict() for m in models))
-    train(CFG, small_net(classes=5), data, AUGMENT, CPU, computing=how)
+    train(CFG, small_net(classes=5), data, AUGMENT, CPU, Fit(precision=how))
     assert counter.frame_count == 2
 
 
@@ -240,7 +236,7 @@ def test_smaller_batches_are_not_compiled(counted: COUNTED) -> None:
     with Passes(compiled=True).here():
         for rows in (8, 3, 8, 5, 8):
             x = torch.rand(rows, 1, 28, 28)
-            torch.testing.assert_close(spread(net, x), net(x))
+            torch.testing.assert_close(forward(net, x), net(x))
     forward(net, torch.rand(8, 1, 28, 28))
     assert counter.frame_count == 1
     assert counter.op_count > 5
@@ -279,21 +275,19 @@ def test_hooks_see_the_same_in_compiled_networks(counted: COUNTED) -> None:
     assert counter.frame_count == len(looks) + 1
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_inversion_compiled(precision: str, counted: COUNTED) -> None:
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_inversion_compiled(name: str, counted: COUNTED) -> None:
     counter, shots = counted(), shots_of(1, 28, 28)[0]
     seen = []
     for compiled in (False, True):
         for _ in range(2):
-            module = inversion(shots)
-            module.steps = 4
-            how = Computing(precision, compiled)
-            seen.append(invert(module, CPU, computing=how))
+            fit = Fit(precision=Precision(name, compiled))
+            seen.append(fit.run(inversion(shots, steps=4), range(4), CPU))
     # The generator; f_o as hooks look into it, and as the augmentations pass it.
     assert counter.frame_count == 3
     assert seen[0] == seen[1]
     for one, two in zip(seen[0], seen[2], strict=True):
-        assert one == pytest.approx(two, rel=1e-3 if precision == "fp32" else 0.05, abs=1e-4)
+        assert one == pytest.approx(two, rel=1e-3 if name == "fp32" else 0.05, abs=1e-4)
 
 
 def test_compile_in_bf16_and_more_than_a_few_graphs(counted: COUNTED) -> None:
@@ -313,17 +307,16 @@ def test_what_cannot_be_compiled_is_said_before_any_work(
         raise exc.InvalidCxxCompiler
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
-    how, model = Computing("fp32", True), small_net()
-    with pytest.raises(UserError, match=r"^compile: True needs a C\+\+ compiler here; use false"):
-        train(CFG, model, data, AUGMENT, CPU, computing=how)
+    monkeypatch.setattr(precision, "_missing", precision._missing.__wrapped__)  # looks anew
+    how, model = Precision("fp32", True), small_net()
+    with pytest.raises(UserError, match=r"^compile: True .*C\+\+ compiler.*; use false$"):
+        train(CFG, model, data, AUGMENT, CPU, Fit(precision=how))
     with pytest.raises(UserError, match=r"^compile: "):
-        forget(model, *shots_of(1, 28, 28), settings=replace(tiny(), computing=how))
-    with pytest.raises(UserError, match=r"^compile: .*trainer\.devices=1"):
-        how.check(CPU, 2)
-    Computing("fp32", "auto").check(CPU)
-    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
-    with pytest.raises(UserError, match=r"^compile: 'auto' needs Triton"):
-        Computing("fp32", "auto").check(GPU)
+        forget(model, *shots_of(1, 28, 28), settings=replace(tiny(), precision=how))
+    Precision("fp32", "auto").check(CPU)
+    monkeypatch.setattr(precision, "_missing", lambda _: "no Triton")
+    with pytest.raises(UserError, match=r"^compile: 'auto' cannot be here \(no Triton\)"):
+        Precision("fp32", "auto").check(GPU)
 
 
 class Unwaited(pl.Callback):
@@ -350,13 +343,13 @@ class Unwaited(pl.Callback):
 @pytest.fixture
 def unwaited(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> Unwaited:
     """In every trainer before any other callback."""
-    held, plain = Unwaited(), stage.trainer_on
+    held, plain = Unwaited(), fitting.trainer_on
 
     def trainer_on(*args: Any, **given: Any) -> pl.Trainer:
         return plain(*args, **given | {"callbacks": [held, *given["callbacks"]]})
 
-    monkeypatch.setattr(stage, "trainer_on", trainer_on)
-    monkeypatch.setattr(stage, "LOG_POINTS", 2)
+    monkeypatch.setattr(fitting, "trainer_on", trainer_on)
+    monkeypatch.setattr(fitting, "LOG_POINTS", 2)
     return held
 
 
@@ -364,16 +357,16 @@ def unwaited(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> Unwaited:
 def test_no_step_waits_for_the_gpu(name: str, gpu: torch.device, unwaited: Unwaited) -> None:
     task = small_task()
     logged = Logged()
-    fitting = {"computing": Computing(), "logger": logged}
+    fit = Fit(logger=logged, precision=Precision())
     if name == "training":
-        train(CFG, small_net(), task.train, AUGMENT, gpu, **fitting)
+        train(CFG, small_net(), task.train, AUGMENT, gpu, fit)
         assert logged.steps == [16, 32]
     else:
-        access = access_to(task, name)
+        access = access_to(task)
         access.original.to(gpu)
         unwaited.steps = 0
         logged.steps.clear()
-        access.fitting = fitting
+        access.fit = fit
         baseline = resolve([f"baseline={name}", "scale=demo"]).baseline
         assert baseline is not None
         sizes = {"batch_size": 10, "epochs": 2, "scrub_epochs": 2}
@@ -416,7 +409,7 @@ class Logged(pl.loggers.logger.DummyLogger):
         self.steps.append(int(step or 0))
 
 
-class Waiting(Training):
+class Waiting(Trainer):
     def loss(self, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         loss = super().loss(logits, rows)
         if self.how == "item" and loss.item() < 0:
@@ -434,7 +427,7 @@ def test_a_step_that_waits_is_found(
     module = Waiting(CFG, small_net().train().to(gpu), there, AUGMENT)
     module.how = how
     if how == "neither":
-        fit(module, module.batches, gpu)
+        Fit().run(module, module.batches, gpu)
     else:
         with pytest.raises(RuntimeError, match=r"waits for the GPU|synchronizing"):
-            fit(module, module.batches, gpu)
+            Fit().run(module, module.batches, gpu)

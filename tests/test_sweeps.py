@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from unlearn.plan import stages
 
 from scripts import kill
 from tests.helpers import CELL, TINY, errors
-from unlearn import estimate, pipeline
-from unlearn.cli import check_jobs, expand
+from unlearn import pipeline
 from unlearn.config.compose import resolve
 from unlearn.config.tables import load_table
 from unlearn.errors import UserError
 from unlearn.scenarios import load_task
+from unlearn.sweep import checked, estimate
+from unlearn.sweep.checked import check_jobs, expand
 from unlearn.sweep.estimate import stage_seconds
-from unlearn.sweep.plan import Estimates
-from unlearn.version import __version__
+from unlearn.sweep.jobs import in_short
+from unlearn.sweep.plan import keys_of, own_seconds
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -81,7 +81,9 @@ def test_a_selection_of_nothing_is_refused() -> None:
 BAD = {
     "-m experiment=table9": ["experiment", "table1", "table8"],
     "experiment=table1": ["experiment", "-m"],
-    "-m trainer.devices=2 seed=0,1": ["trainer.devices", "sweep"],
+    "-m hydra.launcher.n_jobs=1,2 launcher=joblib": ["hydra.launcher.n_jobs", "one value"],
+    "-m seed=interval(0,3)": ["seed", "no list of values"],
+    "seed=0,1": ["seed", "-m", "'seed=\"0,1\"'"],
     "-m experiment=table1 shot=0": ["experiment", "shot=0"],
     "-m launcher=kubernetes": ["launcher", "joblib, ray, slurm"],
     "-m hydra/launcher=submitit_moon": ["launcher", "not installed", "[moon]"],
@@ -105,11 +107,9 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 
 
 def test_jobs_that_differ_in_seed_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unlearn import cli as module
-
     composed = []
-    real = module.resolve
-    monkeypatch.setattr(module, "resolve", lambda o: composed.append(o) or real(o))
+    real = checked.resolve
+    monkeypatch.setattr(checked, "resolve", lambda o: composed.append(o) or real(o))
     configs = check_jobs([["seed=0", "scale=demo"], ["seed=4", "scale=demo"], ["seed=x"]][:2], True)
     assert len(composed) == 1
     assert [c.seed for c in configs] == [0, 4]
@@ -188,30 +188,56 @@ def test_the_plan_says_what_is_finished_and_runs_nothing(cli: Run, tmp_path: Pat
     assert "3 jobs, 2 to do" in " ".join(out.split())
 
 
-def test_the_plan_times_steps_with_a_jobs_threads(
+def test_the_plan_times_steps_with_each_jobs_threads(
     cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = []
-    monkeypatch.setattr("unlearn.cli.share_threads", lambda *a: given.append(a))
-    assert cli("-m", *CELL, "baseline=original", "threads=1", "--dry-run")[0] == 0
-    assert given == [(1, 1)]
+    timed = []
+
+    def seconds(*_: object) -> dict[str, float]:
+        timed.append(torch.get_num_threads())
+        return {"training": 1.0, "original": 0.0}
+
+    monkeypatch.setattr("unlearn.sweep.plan.stage_seconds", seconds)
+    epochs = "training.epochs=3,4"
+    assert cli("-m", *CELL, "baseline=original", "threads=2", epochs, "--dry-run")[0] == 0
+    assert timed == [2, 2]
+    assert torch.get_num_threads() == 1
 
 
-def test_what_a_finished_run_left_in_the_store_costs_nothing(cli: Run, tmp_path: Path) -> None:
+def test_a_plan_knows_which_stages_jobs_share() -> None:
     ours = [*CELL, "shot=0.5", "intention=neg"]
-    path = Path(cli(*ours)[1].strip().splitlines()[-1])
+    known = dict(keys_of(resolve(ours)))
+    assert list(known) == ["training", "inversion", "filtration", "relearning"]
 
-    def kept(*overrides: str) -> set[str]:
-        cfg = resolve([*ours, *overrides, f"output_dir={tmp_path / 'out'}"])
-        stored = Estimates([cfg]).stored
-        return {name for name, key in stages(cfg) if key in stored}
+    def shared(*overrides: str) -> list[str]:
+        return [name for name, key in keys_of(resolve([*ours, *overrides])) if key == known[name]]
 
-    assert kept() == {"training", "inversion", "relearning"}
-    assert kept("relearning.temperature=3", "filtration.t_ent=0.6") == {"training", "inversion"}
-    assert kept("seed=5") == {"training"}
-    assert kept("training.epochs=7", "inversion.steps=7") == set()
-    path.write_text(path.read_text().replace(f'"{__version__}"', '"0.0.1"'))
-    assert kept() == set()
+    assert shared() == list(known)
+    assert shared("device=cpu", "output_dir=elsewhere") == list(known)
+    assert shared("relearning.temperature=3") == ["training", "inversion", "filtration"]
+    assert shared("intention=std") == ["training", "inversion", "filtration"]
+    assert shared("filtration.t_ent=0.6") == ["training", "inversion"]
+    assert shared("seed=5") == ["training"]
+    assert shared("shot=1.0") == ["training"]
+    assert shared("baseline=oracle") == ["training"]
+    assert shared("threads=2") == []
+    assert shared("training.epochs=7") == []
+
+
+def test_a_job_costs_what_no_other_job_has_paid() -> None:
+    keys = [("training", "a"), ("inversion", "b")]
+    costs = {"training": 8.0, "inversion": 4.0, "evaluation": 1.0}
+    assert own_seconds(keys, costs, set()) == 13.0
+    assert own_seconds(keys, costs, {"a"}) == 5.0
+    assert own_seconds(keys, costs, {"a", "b"}) == 1.0
+
+
+def test_jobs_are_named_by_what_tells_them_apart() -> None:
+    assert in_short([["seed=0", "scale=demo"], ["seed=1", "scale=demo"]]) == ["seed=0", "seed=1"]
+    assert in_short([["seed=0"]]) == ["seed=0"]
+    # A name is never empty.
+    assert in_short([["scale=demo"], ["scale=demo", "seed=1"]]) == ["job 1", "seed=1"]
+    assert in_short([["seed=0"], ["seed=0"]]) == ["job 1", "job 2"]
 
 
 @pytest.mark.parametrize(

@@ -556,3 +556,14 @@ def test_dashboard_without_a_key(
     assert out == ""
     assert len(err.strip().splitlines()) == 1
     assert "wandb login" in err
+
+
+def test_dashboard_without_its_extra(
+    dashboard: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dashboard, "ws", None)
+    assert dashboard.main(["--entity", "me", "--group", "table1", "--dry-run"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "few-shot-unlearning[dashboards]" in err

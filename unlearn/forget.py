@@ -19,10 +19,11 @@ from unlearn.engine.stages import Computed, Stage, Stages
 from unlearn.engine.store import Entry, Store
 from unlearn.engine.watch import Watch
 from unlearn.filtration import Filtration, FiltrationConfig, Proxy
-from unlearn.inversion import Generator, Inversion, InversionConfig
+from unlearn.inversion import AnyGenerator, Inversion, InversionConfig
 from unlearn.models.adapt import plainly
 from unlearn.problem import Images, Interface, Labels, Problem
 from unlearn.relearning import INTENTIONS, Intention, Relearning, RelearningConfig
+from unlearn.standins import StandIn, StandInStage
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Settings:
         precision: how networks compute while they are fitted.
         intentions: values of intentions by name; one that is missing is as in the paper.
         scale: where the values came from.
+        proxy: what stands in for D~_r; None is the paper's way, inversion and filtration.
     """
 
     augment: Augment = field(default_factory=Augment)
@@ -43,6 +45,7 @@ class Settings:
     precision: Precision = field(default_factory=Precision)
     intentions: Mapping[str, Intention] = field(default_factory=dict)
     scale: str = "paper"
+    proxy: StandIn | None = None
 
     def intention(self, name: str) -> Intention:
         """The intention of a name.
@@ -54,13 +57,13 @@ class Settings:
 
     def stages(
         self, intention: Intention, correct: int | None = None, watch: Watch | None = None
-    ) -> tuple[Inversion, Filtration, Relearning]:
+    ) -> list[Stage]:
         """The stages of a call with these settings, in their order."""
-        return (
-            Inversion(self.inversion),
-            Filtration(self.filtration),
-            Relearning(self.relearning, intention, correct, watch),
-        )
+        if self.proxy is not None:
+            first: list[Stage] = [StandInStage(self.proxy, self.filtration)]
+        else:
+            first = [Inversion(self.inversion), Filtration(self.filtration)]
+        return [*first, Relearning(self.relearning, intention, correct, watch)]
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Result:
         threshold: the distance t_f below which samples are target-like.
         history: losses over the steps of ``inversion`` and ``relearning``.
         seconds: duration of each stage, as first computed.
-        generator: the trained generator, in eval mode.
+        generator: the trained generator, in eval mode; None if something else stood in for D~_r.
         predictions: with a watch, for ``relearning`` the numbers of its ``epoch``s and for each
             the ``counts`` of predictions in every class.
         stages: the keys under which the stages are kept, and ``versions`` of their code.
@@ -85,7 +88,7 @@ class Result:
     threshold: float
     history: dict[str, list[dict[str, float]]]
     seconds: dict[str, float]
-    generator: Generator
+    generator: AnyGenerator | None
     predictions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     stages: dict[str, str] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
@@ -168,7 +171,6 @@ def few_shot_unlearn(
     problem: Problem, intention: Intention, settings: Settings, fit: Fit, stages: Stages
 ) -> Result:
     """Inversion, filtration, relearning (Section 4): the whole method."""
-    inversion, filtration, relearning = settings.stages(intention, problem.correct, fit.watch)
     fit.precision.check(problem.device)
     problem.warn()
 
@@ -176,19 +178,28 @@ def few_shot_unlearn(
         with seeded_init(problem.seed, stage.name):  # for models that draw in eval mode
             return stages.run(stage, make)
 
-    state, inverted = run(inversion, lambda: inversion.make(problem, fit))
-    generator = inversion.generator(problem, state)
-    tensors, _ = run(filtration, lambda: filtration.make(problem, generator))
+    history: dict[str, list[dict[str, float]]] = {}
+    generator = sampler = None
+    if settings.proxy is not None:
+        standin = StandInStage(settings.proxy, settings.filtration)
+        tensors, _ = run(standin, lambda: standin.make(problem))
+    else:
+        inversion, filtration = Inversion(settings.inversion), Filtration(settings.filtration)
+        state, inverted = run(inversion, lambda: inversion.make(problem, fit))
+        trained = generator = inversion.generator(problem, state)
+        tensors, _ = run(filtration, lambda: filtration.make(problem, trained))
+        sampler = filtration.sampler(problem, generator)
+        history["inversion"] = inverted["history"]
     proxy = Proxy(**tensors)
-    sampler = filtration.sampler(problem, generator)
-    state, relearned = run(relearning, lambda: relearning.make(problem, proxy, sampler, fit))
 
+    relearning = Relearning(settings.relearning, intention, problem.correct, fit.watch)
+    state, relearned = run(relearning, lambda: relearning.make(problem, proxy, sampler, fit))
     predictions = relearned.get("predictions")
     return Result(
         problem.repaired(state),
         proxy,
         float(proxy.threshold),
-        {"inversion": inverted["history"], "relearning": relearned["history"]},
+        {**history, "relearning": relearned["history"]},
         stages.seconds,
         generator,
         {} if predictions is None else {"relearning": predictions},

@@ -183,26 +183,18 @@ class Job:
             result = few_shot_unlearn(problem, cfg.intention, settings, fit, stages)
         except NotSeparable as error:
             raise self.shown(error) from error
-        proxy = result.proxy
-        return Made(
-            result.model,
-            result.history,
-            made_by(stages),
-            result.predictions,
-            {
-                "target_like": int(proxy.target_like.sum()),
-                "samples": len(proxy.conditions),
-                "threshold": result.threshold,
-            },
-            {
-                "samples": lambda: pictures.draw_samples(
-                    result.generator, task.classes, "generator"
-                ),
+        proxy, generator = result.proxy, result.generator
+        facts: dict[str, Any] = {"samples": len(proxy.conditions)}
+        figures: dict[str, Callable[[], Any]] = {}
+        if generator is not None:
+            facts |= {"target_like": int(proxy.target_like.sum()), "threshold": result.threshold}
+            figures = {
+                "samples": lambda: pictures.draw_samples(generator, task.classes, "generator"),
                 "filtration": lambda: pictures.draw_filtration(proxy, task.classes),
                 "knee": lambda: pictures.draw_knee(proxy),
-            },
-            proxy,
-        )
+            }
+        made = made_by(stages)
+        return Made(result.model, result.history, made, result.predictions, facts, figures, proxy)
 
     def shown(self, error: NotSeparable) -> UserError:
         """The error, with pictures of the samples that could not be split."""

@@ -17,7 +17,17 @@ COMMANDS = {
     "evaluate": "unlearn.runs.again",
 }
 
-NOISY = ("hydra", "filelock", "matplotlib", "PIL", "wandb", "git", "ray", "submitit")
+NOISY = (
+    "hydra",
+    "hydra_plugins",
+    "filelock",
+    "matplotlib",
+    "PIL",
+    "wandb",
+    "git",
+    "ray",
+    "submitit",
+)
 
 
 def program(command: str = "") -> str:

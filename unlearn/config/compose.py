@@ -91,6 +91,7 @@ def unlearner_settings(cfg: Config, intentions: Mapping[str, Intention] | None =
         cfg.networks,
         {**(intentions or {}), cfg.intention.name: cfg.intention},
         cfg.scale,
+        cfg.proxy,
     )
 
 

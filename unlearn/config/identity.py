@@ -33,8 +33,10 @@ def relevant(cfg: Config) -> dict[str, Any]:
     values = {k: v for k, v in asdict(cfg).items() if k not in INCIDENTAL}
     values["inversion"]["grid_every"] = 0
     if cfg.baseline is None:
+        if cfg.proxy is not None:
+            del values["inversion"]
         return values
-    for unused in ("inversion", "filtration", "relearning"):
+    for unused in ("inversion", "filtration", "relearning", "proxy"):
         del values[unused]
     for knob in {"intention", "shot", "seed"} - cfg.baseline.uses:
         del values[knob]

@@ -21,6 +21,7 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
         "another method, with all the training data; none is ours",
         lambda: ["none", *BASELINES.list()],
     ),
+    "proxy": ("what stands in for D~_r", lambda: names("proxy")),
     "shot": ("how much of D_e is given", "a share in (0, 1], or a number of images: 1img, 24img"),
     "seed": ("of shots, generator and relearning", "an integer from 0"),
     "scale": (
@@ -59,6 +60,7 @@ def usage() -> str:
         "intention": "neg",
         "scale": "paper",
         "baseline": "none",
+        "proxy": "inversion",
         "launcher": "basic",
         "recipe": "paper",
         "logger": "csv",

@@ -24,6 +24,7 @@ COUNT = Range(lambda v: v >= 1, "a whole number from 1")
 BATCH = Range(lambda v: v >= 2, "a whole number from 2")
 NUMBER0 = Range(lambda v: v >= 0, "a number from 0")
 ABOVE0 = Range(lambda v: v > 0, "a number above 0")
+PART = Range(lambda v: 0 < v <= 1, "a share in (0, 1]")
 SHARE = Range(lambda v: 0 <= v < 1, "a number in [0, 1)")
 
 
@@ -58,6 +59,7 @@ RANGES: dict[str, Range] = {
     ),
     "inversion.weight_decay": NUMBER0,
     "inversion.schedule": one_of("constant", "cosine"),
+    "inversion.generators": COUNT,
     "inversion.z": COUNT,
     "inversion.width": COUNT,
     "inversion.augmentations": NUMBER0,
@@ -74,6 +76,7 @@ RANGES: dict[str, Range] = {
     ),
     "filtration.threshold": NUMBER0,
     "filtration.shot_copies": COUNT,
+    "filtration.own_label": COUNT,
     "relearning.epochs": COUNT,
     "relearning.batch_size": BATCH,
     "relearning.lr": ABOVE0,
@@ -84,6 +87,12 @@ RANGES: dict[str, Range] = {
     "relearning.temperature": ABOVE0,
     "relearning.shot_copies": NUMBER0,
     "relearning.forget_weight": NUMBER0,
+    "relearning.own_label_weight": NUMBER0,
+    "relearning.teacher": one_of("stored", "view"),
+    "relearning.forget": one_of("samples", "shots"),
+    "relearning.anchor": NUMBER0,
+    "relearning.interpolate": PART,
+    "relearning.stop": PART,
     "relearning.candidates": COUNT,
 }
 
@@ -109,3 +118,18 @@ def check_ranges(cfg: Any) -> None:
             f"{cfg.relearning.candidates} needs relearning.fresh=true; stored samples allow 1",
         )
     cfg.intention.check_settings()
+    if cfg.proxy is not None:
+        _check_stand_in(cfg)
+
+
+def _check_stand_in(cfg: Any) -> None:
+    """Refuse settings that do not go with a stand-in for D~_r."""
+    cfg.proxy.check_settings()
+    if cfg.relearning.shot_copies < 1:
+        raise UserError(
+            "relearning.shot_copies",
+            f"{cfg.relearning.shot_copies}: with proxy={cfg.proxy.name} the copies of the shots "
+            "are all of D~_e; take 1 or more",
+        )
+    if cfg.relearning.fresh:
+        raise UserError("relearning.fresh", "true needs proxy=inversion; use false")

@@ -18,6 +18,7 @@ from unlearn.models import ModelConfig
 from unlearn.registry import Registry
 from unlearn.relearning import INTENTIONS, Intention, RelearningConfig
 from unlearn.scenarios import SCENARIOS, Scenario
+from unlearn.standins import STANDINS, StandIn
 from unlearn.training import TrainingConfig
 
 
@@ -28,6 +29,7 @@ class Config:
     scenario: Scenario = MISSING
     intention: Intention = MISSING
     baseline: Baseline | None = None
+    proxy: StandIn | None = None
     shot: int | float | str = MISSING
     seed: int = MISSING
     scale: str = MISSING
@@ -82,6 +84,7 @@ def register() -> None:
         "scenario": SCENARIOS,
         "intention": INTENTIONS,
         "baseline": BASELINES,
+        "proxy": STANDINS,
     }
     for group, registry in registries.items():
         for name in registry:

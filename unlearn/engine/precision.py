@@ -5,6 +5,7 @@ Networks alone: losses and statistics are float32, and so are the weights.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 PAYS_FROM = 6000
 # Graphs of one function that may be kept: each network, mode, batch size and precision has its own.
 GRAPHS = 128
+# Values of oneDNN's variable that forbid bfloat16 instructions.
+WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Precision:
 
     Attributes:
         name: ``fp32``; ``bf16``, where matrix products and convolutions take bfloat16 and give it,
-            and what is float32 may use TF32; ``auto``: bf16 on GPUs that have it.
+            and what is float32 may use TF32; ``auto``: bf16 on GPUs and CPUs that have
+            instructions for it.
         compile: by torch.compile: True, False, or ``auto``: on a GPU, in stages of at least
             ``PAYS_FROM`` steps.
     """
@@ -40,11 +44,7 @@ class Precision:
 
     def dtype(self, device: torch.device) -> torch.dtype | None:
         """What networks compute in on a device; None is their weights' own."""
-        if self.name == "auto":
-            gpu = device.type == "cuda"
-            able = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            able = self.name == "bf16"
+        able = has_bf16(device.type) if self.name == "auto" else self.name == "bf16"
         return torch.bfloat16 if able else None
 
     def in_words(self, device: torch.device) -> str:
@@ -71,6 +71,16 @@ class Precision:
                 raise UserError(
                     "compile", f"{self.compile!r} cannot be here ({missing}); use false"
                 )
+
+
+def has_bf16(kind: str) -> bool:
+    """Whether processors of a kind, ``cuda`` or ``cpu``, compute in bfloat16 by themselves here."""
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind != "cpu" or os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in WITHOUT_BF16:
+        return False
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 
 
 @dataclass
@@ -171,5 +181,6 @@ def _missing(device: torch.device) -> str:
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=device))
     except Exception as error:  # whatever a compiler or a missing one raises
-        return str(error).strip().splitlines()[0]
+        lines = [line for line in str(error).splitlines() if line and not line.endswith("raised:")]
+        return lines[0] if lines else type(error).__name__
     return ""

@@ -20,7 +20,7 @@ from unlearn.engine.store import Entry
 from unlearn.errors import UserError
 from unlearn.filtration.knee import threshold
 from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
-from unlearn.inversion import Generator
+from unlearn.inversion import AnyGenerator
 from unlearn.models.probe import Probe
 from unlearn.problem import Problem
 
@@ -38,6 +38,9 @@ class FiltrationConfig:
     threshold: float | None = None
     shot_copies: int = 5
     drop_unmatched: bool = False
+    only_plus: bool = False
+    own_label: int = 1
+    own_label_hard: bool = False
     whole_class: bool = False
 
 
@@ -96,7 +99,7 @@ class Filter(pl.LightningModule):
     def __init__(
         self,
         cfg: FiltrationConfig,
-        generator: Generator,
+        generator: AnyGenerator,
         probe: Probe,
         augment: Augment,
         rng: torch.Generator,
@@ -152,7 +155,24 @@ def split(
     like = p.argmax(-1) == target
     if not cfg.whole_class:
         like &= distances < t_f
-    return like, plus & ~like if cfg.drop_unmatched else torch.zeros_like(like)
+    dropped = plus & ~like if cfg.drop_unmatched else torch.zeros_like(like)
+    if cfg.only_plus:
+        return like & plus, dropped | (like & ~plus)
+    return like, dropped
+
+
+def surplus(
+    cfg: FiltrationConfig, distances: Tensor, retained: Tensor, conditions: Tensor, target: int
+) -> Tensor:
+    """(n,) bool: retained samples of D_e's label that are left out for others nearer to D_e.
+
+    With ``own_label_hard`` the ``per_condition`` nearest ones stay, those by the boundary.
+    """
+    own = (retained & (conditions == target)).nonzero()[:, 0]
+    left_out = torch.zeros_like(retained)
+    if cfg.own_label_hard:
+        left_out[own[distances[own].argsort(stable=True)[cfg.per_condition :]]] = True
+    return left_out
 
 
 class Filtration(Stage):
@@ -167,7 +187,7 @@ class Filtration(Stage):
     def key(self) -> dict[str, Any]:
         return asdict(self.cfg)
 
-    def make(self, problem: Problem, generator: Generator) -> Entry:
+    def make(self, problem: Problem, generator: AnyGenerator) -> Entry:
         """Filtrate.
 
         Raises:
@@ -175,14 +195,14 @@ class Filtration(Stage):
         """
         return filtrate(self.cfg, problem, generator).tensors(), {}
 
-    def sampler(self, problem: Problem, generator: Generator) -> Filter:
+    def sampler(self, problem: Problem, generator: AnyGenerator) -> Filter:
         """Makes more samples, refined in the same way, for fresh ones while relearning."""
         rng = seeded(problem.seed, "fresh", device=problem.device)
         return Filter(self.cfg, generator, problem.probe(), problem.augment, rng)
 
 
 @torch.no_grad()
-def filtrate(cfg: FiltrationConfig, problem: Problem, generator: Generator) -> Proxy:
+def filtrate(cfg: FiltrationConfig, problem: Problem, generator: AnyGenerator) -> Proxy:
     """Sample the generator, refine, and split by distance to D_e.
 
     Args:
@@ -197,7 +217,9 @@ def filtrate(cfg: FiltrationConfig, problem: Problem, generator: Generator) -> P
     probe = problem.probe()
     module = Filter(cfg, generator, probe, augment, rng)
     with probe:
-        images, p, embedding, conditions = _sample(module, device)
+        wanted = torch.full((generator.conditions,), cfg.per_condition)
+        wanted[target] *= cfg.own_label
+        images, p, embedding, conditions = _sample(module, device, wanted)
         own = near = probe(shots)[1]
         factors = torch.tensor(cfg.bandwidths, device=device, dtype=torch.float64)
         if len(shots) == 1:
@@ -219,6 +241,7 @@ def filtrate(cfg: FiltrationConfig, problem: Problem, generator: Generator) -> P
     conditions = conditions.cpu()
     plus = conditions == generator.conditions - 1
     target_like, dropped = split(cfg, distances, p.cpu(), plus, t_f, target)
+    dropped |= surplus(cfg, distances, ~target_like & ~dropped, conditions, target)
     proxy = Proxy(
         images.cpu(),
         p.cpu(),
@@ -252,10 +275,12 @@ def _check_parts(proxy: Proxy, target: int) -> None:
     )
 
 
-def _sample(module: Filter, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Accepted samples, at most ``per_condition`` a condition, sorted by condition."""
+def _sample(
+    module: Filter, device: torch.device, wanted: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Accepted samples, at most ``wanted`` (conditions,) of each, sorted by condition."""
     cfg, g = module.cfg, module.generator
-    missing = torch.full((g.conditions,), cfg.per_condition)
+    missing = wanted.clone()
     kept: list[tuple[Tensor, ...]] = []
     for _ in range(cfg.rounds):
         y = torch.arange(g.conditions).repeat_interleave(missing).to(device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,3 +72,27 @@ class Generator(nn.Module):
         h = self.project(torch.cat([z, code], dim=1))
         x = self.body(h.view(len(z), -1, self.rows, self.columns))
         return torch.sigmoid(wide(x))  # bfloat16 has fewer than an image's 256 steps near 1
+
+
+class Generators(nn.Module):
+    """Several generators that share the rows of a batch in turn.
+
+    Args:
+        parts: generators of the same conditions, noise and images.
+    """
+
+    def __init__(self, parts: Sequence[Generator]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        first = parts[0]
+        self.conditions, self.shape, self.z = first.conditions, first.shape, first.z
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """As one generator's."""
+        x = z.new_empty(len(z), *self.shape)
+        for i, part in enumerate(self.parts):
+            x[i :: len(self.parts)] = part(z[i :: len(self.parts)], y[i :: len(self.parts)])
+        return x
+
+
+AnyGenerator = Generator | Generators

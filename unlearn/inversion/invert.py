@@ -16,7 +16,7 @@ from unlearn.engine.stages import Stage
 from unlearn.engine.statistics import channel_means, channel_statistics, pooled, wide
 from unlearn.engine.store import Entry, state_of
 from unlearn.errors import UserError
-from unlearn.inversion.generator import Generator
+from unlearn.inversion.generator import AnyGenerator, Generator, Generators
 from unlearn.models.probe import running_norms, watched_layers
 from unlearn.problem import Problem
 
@@ -44,6 +44,7 @@ class InversionConfig:
     betas: list[float] = field(default_factory=lambda: [0.5, 0.999])
     weight_decay: float = 2e-4
     schedule: str = "constant"
+    generators: int = 1
     z: int = 100
     width: int = 16
     emphasis: float = 1.0
@@ -198,21 +199,35 @@ class Inversion(Stage):
         Raises:
             TrainingDiverged: at a NaN or infinite loss.
         """
-        generator = self._fresh(problem).train()
-        module = Inverter(self.cfg, generator, problem)
-        shown = replace(fit, watch=None)
-        history = shown.run(module, list(range(module.steps)), problem.device)
-        return state_of(generator), {"history": history}
+        fit, steps, history = replace(fit, watch=None), self.cfg.steps, []
+        parts = self._fresh(problem)
+        for i, part in enumerate(parts):
+            own = replace(problem, seed=self._seed(problem, i))
+            module = Inverter(self.cfg, part.train(), own)
+            rows = fit.run(module, list(range(steps)), problem.device)
+            history += [{**row, "step": row["step"] + i * steps} for row in rows]
+        return state_of(joined(parts)), {"history": history}
 
-    def generator(self, problem: Problem, state: dict[str, Tensor]) -> Generator:
+    def generator(self, problem: Problem, state: dict[str, Tensor]) -> AnyGenerator:
         """The trained generator, in eval mode."""
-        generator = self._fresh(problem)
+        generator = joined(self._fresh(problem))
         generator.load_state_dict(state)
         return generator.eval()
 
-    def _fresh(self, problem: Problem) -> Generator:
-        generator = build_generator(self.cfg, problem.classes, problem.shape, problem.seed)
-        return gpu_layout(generator.to(problem.device))
+    def _fresh(self, problem: Problem) -> list[Generator]:
+        seeds = [self._seed(problem, i) for i in range(self.cfg.generators)]
+        built = [build_generator(self.cfg, problem.classes, problem.shape, s) for s in seeds]
+        return [gpu_layout(generator.to(problem.device)) for generator in built]
+
+    @staticmethod
+    def _seed(problem: Problem, part: int) -> int:
+        """The first generator has the run's own seed."""
+        return problem.seed if part == 0 else seeded(problem.seed, f"part {part}").initial_seed()
+
+
+def joined(parts: list[Generator]) -> AnyGenerator:
+    """Several generators as one; one as it is."""
+    return parts[0] if len(parts) == 1 else Generators(parts)
 
 
 def _running(norms: dict[str, nn.Module]) -> list[tuple[Tensor, Tensor]]:

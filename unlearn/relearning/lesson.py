@@ -26,6 +26,12 @@ class RelearningConfig:
     temperature: float = 1.0
     shot_copies: int = 0
     forget_weight: float = 1.0
+    forget: str = "samples"
+    own_label_weight: float = 1.0
+    teacher: str = "stored"
+    anchor: float = 0.0
+    interpolate: float | None = None
+    stop: float | None = None
     fresh: bool = False
     candidates: int = 1
 
@@ -85,14 +91,19 @@ def prepare(
     """D~_r with f_o's soft labels and D~_e, with copies of every shot, relabelled.
 
     The copies are ``shot_copies``, or fewer where the shots would outnumber the samples of D~_e
-    (one of each at least): a proxy of D_e is what is learnt from, a few images steer it.
+    (one of each at least): a proxy of D_e is what is learnt from, a few images steer it. Where
+    the shots alone are D~_e, or it has no samples, all copies are taken.
     """
     device = shots.device
     retained, like = proxy.retained.to(device), proxy.target_like.to(device)
     images = proxy.images.to(device)
     conditions = proxy.conditions.to(device)
     given_shots = (shots * 255).round().to(torch.uint8)
-    copies = min(cfg.shot_copies, max(1, int(like.sum()) // len(shots)))
+    if cfg.forget == "shots":
+        like = torch.zeros_like(like)
+    copies = cfg.shot_copies
+    if like.any():
+        copies = min(copies, max(1, int(like.sum()) // len(shots)))
     erased = torch.cat([images[like], *[given_shots] * copies])
     p = proxy.probabilities.to(device)[retained]
     if proxy.whole:

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import Fit, LossModule, batched, number_of_batches
 from unlearn.engine.precision import forward
 from unlearn.engine.seeding import seeded
@@ -20,11 +20,12 @@ from unlearn.engine.store import Entry, state_of
 from unlearn.engine.watch import Watch, key_of
 from unlearn.errors import UserError
 from unlearn.filtration import Filter, Proxy
-from unlearn.models.probe import freeze_batchnorm
+from unlearn.models.probe import Probe, freeze_batchnorm
 from unlearn.problem import Problem
 from unlearn.relearning.fresh import Fresh
 from unlearn.relearning.intentions import Given, Intention
-from unlearn.relearning.lesson import Data, Lesson, RelearningConfig, prepare
+from unlearn.relearning.lesson import Data, Lesson, RelearningConfig, prepare, without
+from unlearn.relearning.restraint import Held, UntilHeld, augmented_shots, interpolated
 
 
 class Batches:
@@ -47,6 +48,11 @@ class Batches:
             accumulate(number_of_batches(len(rows), self.size) for rows in self.epochs)
         )
 
+    @property
+    def scrubbed(self) -> int:
+        """Steps until scrubbing ends."""
+        return self.ends[min(self.scrub, len(self.ends)) - 1] if self.scrub else 0
+
     def __len__(self) -> int:
         return self.ends[-1]
 
@@ -59,7 +65,13 @@ class Batches:
 
 
 class Relearner(LossModule):
-    """One step: soft cross entropy on D~_r and the intention's loss on D~_e, as one mean."""
+    """One step: soft cross entropy on D~_r and the intention's loss on D~_e, as one mean.
+
+    Args:
+        model: learns.
+        data: the lesson, or fresh samples in its place.
+        whole: whether D_e stands for the whole of its class.
+    """
 
     stage = "relearning"
 
@@ -68,23 +80,34 @@ class Relearner(LossModule):
         cfg: RelearningConfig,
         model: nn.Module,
         lesson: Lesson,
-        augment: Augment,
-        seed: int,
+        problem: Problem,
         data: Data,
+        whole: bool = False,
     ) -> None:
-        self.rng = seeded(seed, "relearning", device=lesson.images.device)
+        self.rng = seeded(problem.seed, "relearning", device=lesson.images.device)
         self.batches = Batches(lesson, cfg, lesson.intention.scrub_epochs, self.rng)
         super().__init__(len(self.batches))
-        self.cfg, self.model, self.augment = cfg, model, augment
-        self.lesson, self.data = lesson, data
+        self.cfg, self.model, self.lesson, self.data = cfg, model, lesson, data
+        self.problem, self.whole = problem, whole
+        # Outside the module's children: Lightning must neither train nor move them.
+        self.probes = {
+            "student": Probe(model, problem.head, problem.penultimate),
+            "teacher": problem.probe(),
+        }
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         rows, scrubbing = batch
-        portion = self.data.take(rows)
-        logits = forward(self.model, self.augment(portion.images, self.rng))
+        portion, c = self.data.take(rows), self.cfg
+        x = self.problem.augment(portion.images, self.rng)
+        logits, embedding = self._pass("student", x)
         retain, forget, labels = portion.retain, portion.forget, portion.labels
+        own = labels.argmax(-1) == self.problem.target
+        weight = torch.where(own, c.own_label_weight, 1.0) * retain
+        labels, anchor = self._taught(x, labels, retain)
         # By weights: to choose rows, the host would have to wait for a GPU.
-        shares = {"retain": (l_retain_each(logits, labels, self.cfg.temperature), retain)}
+        shares = {"retain": (l_retain_each(logits, labels, c.temperature), weight)}
+        if anchor is not None and embedding is not None:
+            shares["anchor"] = (l_anchor_each(embedding, anchor), retain)
         if scrubbing:
             shares["forget"] = (self._scrub(logits), forget)
         elif self.lesson.imposed:
@@ -92,11 +115,31 @@ class Relearner(LossModule):
             one_hot = F.one_hot(labels.argmax(-1), labels.shape[1]).to(labels.dtype)
             safe = torch.where(forget[:, None], labels, one_hot)
             shares["forget"] = (self.lesson.intention.losses(logits, safe), forget)
-        weights = {"retain": 1.0, "forget": self.cfg.forget_weight}
+        weights = {"retain": 1.0, "anchor": c.anchor, "forget": c.forget_weight}
         sums = {k: (each * chosen).sum() for k, (each, chosen) in shares.items()}
         total = torch.stack([weights[k] * v for k, v in sums.items()]).sum() / len(rows)
         parts = {k: v / shares[k][1].sum().clamp_min(1) for k, v in sums.items()}
         return {"loss": total, **parts}
+
+    @torch.no_grad()
+    def _taught(self, x: Tensor, labels: Tensor, retain: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the model shall answer on x, and its embedding by f_o where that is an anchor."""
+        if self.cfg.teacher == "stored" and not self.cfg.anchor:
+            return labels, None
+        logits, embedding = self._pass("teacher", x)
+        if self.cfg.teacher == "view":
+            p = logits.softmax(-1)
+            p = without(p, self.problem.target) if self.whole else p
+            labels = torch.where(retain[:, None], p.to(labels.dtype), labels)
+        return labels, embedding
+
+    def _pass(self, who: str, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits, and the embedding where it is needed."""
+        probe = self.probes[who]
+        if not self.cfg.anchor:
+            return forward(probe.model, x), None
+        with probe:
+            return probe(x)
 
     def _scrub(self, logits: Tensor) -> Tensor:
         labels = torch.randint(
@@ -129,6 +172,12 @@ def l_retain(logits: Tensor, p: Tensor, temperature: float = 1.0) -> Tensor:
     return l_retain_each(logits, p, temperature).mean()
 
 
+def l_anchor_each(embedding: Tensor, anchor: Tensor) -> Tensor:
+    """Squared distance of embeddings (B, d) to f_o's, in units of f_o's mean squared norm: (B,)."""
+    scale = anchor.square().sum(-1).mean().clamp_min(1e-12)
+    return (embedding - anchor).square().sum(-1) / scale
+
+
 def l_retain_each(logits: Tensor, p: Tensor, temperature: float = 1.0) -> Tensor:
     """``l_retain`` of every row, (B,)."""
     soft = (p.clamp_min(1e-30).log() / temperature).softmax(-1) if temperature != 1 else p
@@ -154,12 +203,12 @@ class Relearning(Stage):
         own = {"relearning": asdict(self.cfg), "intention": asdict(self.intention)}
         return {**own, "correct": self.correct, **key_of(self.watch)}
 
-    def make(self, problem: Problem, proxy: Proxy, sampler: Filter, fit: Fit) -> Entry:
+    def make(self, problem: Problem, proxy: Proxy, sampler: Filter | None, fit: Fit) -> Entry:
         """Relearn.
 
         Args:
             proxy: the refined and split samples.
-            sampler: makes more samples, where ``fresh`` ones are wanted.
+            sampler: makes more samples, where ``fresh`` ones are wanted; None where it cannot be.
 
         Raises:
             TrainingDiverged: at a NaN or infinite loss.
@@ -171,11 +220,19 @@ class Relearning(Stage):
         if cfg.batchnorm == "frozen":
             freeze_batchnorm(model)
         data: Data = lesson
-        if cfg.fresh:
+        if cfg.fresh and sampler is not None:
             data = Fresh(lesson, sampler, given, problem, proxy, model, cfg.candidates)
-        module = Relearner(cfg, model, lesson, problem.augment, problem.seed, data)
-        history = fit.run(module, module.batches, problem.device, clip=cfg.clip)
+        module = Relearner(cfg, model, lesson, problem, data, bool(proxy.whole))
+        ends: list[pl.Callback] = []
+        if cfg.stop is not None:
+            held = Held(self.intention, given, augmented_shots(problem))
+            ends.append(UntilHeld(held, cfg.stop, module.batches.scrubbed))
+        history = fit.run(module, module.batches, problem.device, cfg.clip, ends)
         remark: dict[str, Any] = {"history": history}
+        if cfg.interpolate is not None:
+            erased = lesson.images[lesson.forget].to(problem.shots.dtype) / 255
+            held = Held(self.intention, given, torch.cat([augmented_shots(problem), erased]))
+            remark["step"] = interpolated(problem.original, model, held, cfg.interpolate)
         if fit.watch is not None:
             remark["predictions"] = fit.watch.predictions[self.name]
         return state_of(model), remark

@@ -13,13 +13,14 @@ from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 
 from unlearn.report.sheet import Sheet
-from unlearn.report.text import header
+from unlearn.report.text import SUBSCRIPT, header
 
 OURS, PAPER = "#2f81d6", "#d9730d"
 # Text stays text, and the same values give the same file.
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
+    "mathtext.default": "regular",
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -58,10 +59,10 @@ def strips(sheet: Sheet, column: str) -> str | None:
                     values = [value for _, value in entry.value.by_seed]
                     axes.plot(values, [y] * len(values), "o", color=OURS, ms=4, alpha=0.55, mew=0)
                     axes.plot(entry.value.mean, y, "|", color=OURS, ms=10, mew=1.6)
-            axes.set_title(header(key), fontsize=8)
+            axes.set_title(subscripted(header(key)), fontsize=8)
             axes.margins(x=0.08, y=0.6 / max(len(rows), 1))
             axes.grid(axis="both", lw=0.4, alpha=0.25)
-        fields[0].set_yticks(range(len(rows)), rows)
+        fields[0].set_yticks(range(len(rows)), [subscripted(row) for row in rows])
         fields[0].invert_yaxis()
         words = f"{sheet.label}, {column}: values of every seed and their mean"
         words += ", and the paper's values" if sheet.in_paper else ""
@@ -89,12 +90,17 @@ def predictions(stage: Mapping[str, Any], classes: Sequence[str], title: str) ->
                 percent = [100 * share for share in shares]
                 axes.plot(stage["epoch"], percent, "o-", ms=2.5, lw=1.2, color=colour, label=name)
         axes.set_xlabel("epoch")
-        axes.set_ylabel("answers on the test D_e (%)")
+        axes.set_ylabel(subscripted("answers on the test D_e (%)"))
         axes.set_ylim(-3, 103)
         axes.grid(lw=0.4, alpha=0.25)
-        axes.set_title(title, fontsize=8)
+        axes.set_title(subscripted(title), fontsize=8)
         figure.legend(loc="outside right center", frameon=False, title="answer")
         return svg(figure, f"{title}: share of each answer on the test D_e over the epochs")
+
+
+def subscripted(text: str) -> str:
+    """A name such as ``D_e`` or ``Ours_std``, its subscript set as one."""
+    return SUBSCRIPT.sub(r"\1$_{\\mathrm{\2}}$", text)
 
 
 def svg(figure: Figure, words: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import wandb
 
 from unlearn.inversion.invert import Weights
+from unlearn.program import program
 from unlearn.runs.tracking import PROJECT, RESULTS
 
 try:
@@ -136,12 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 2 without a key or wandb-workspaces; 1 if the server refuses.
-
-    Example:
-        >>> main(["--entity", "me", "--group", "table1", "--dry-run"])  # doctest: +SKIP
-        0
     """
-    parser = argparse.ArgumentParser(prog="unlearn dashboard", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program("dashboard"), description=__doc__)
     parser.add_argument("--entity", required=True, help="user or team on W&B")
     parser.add_argument("--project", default=PROJECT)
     parser.add_argument("--group", required=True, help="the runs' experiment, like table1")

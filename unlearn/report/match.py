@@ -100,7 +100,11 @@ def fits(run: Run, wanted: dict[str, Any], sets: set[str]) -> bool:
             continue
         if key in sets or key.endswith(".name") or value in told_apart:
             return False
-    return True
+    return not any(
+        all(said(run, key) == value for key, value in recipe.items())
+        and any(key in wanted and wanted[key] != value for key, value in recipe.items())
+        for recipe in recipes()
+    )
 
 
 def departures(run: Run, wanted: dict[str, Any]) -> list[str]:
@@ -161,7 +165,7 @@ def composed(overrides: tuple[str, ...], scale: str) -> dict[str, Any]:
 def variations() -> dict[str, list[Any]]:
     """Every setting that some cell of some experiment sets, and the values it is set to.
 
-    What a recipe takes from another setting is no value of its own.
+    A recipe's settings are among them without their values: it is told apart as a whole.
     """
     values: dict[str, list[Any]] = defaultdict(list)
     for name in list_experiments():
@@ -169,9 +173,25 @@ def variations() -> dict[str, list[Any]]:
             for override in spelt_out(cell.overrides):
                 key, text = override.split("=", 1)
                 known = values[setting(key)]
-                if "${" not in text:
+                if override in cell.overrides:
                     known.append(OmegaConf.from_dotlist([f"is={text}"])["is"])
     return dict(values)
+
+
+@cache
+def recipes() -> list[dict[str, Any]]:
+    """The settings of each recipe, but for those that it takes from another setting."""
+    found = []
+    for path in sorted((CONF / "recipe").glob("*.yaml")):
+        sets = recipe_sets(path.stem).items()
+        found.append({k: v for k, v in sets if "${" not in str(v)})
+    return [recipe for recipe in found if recipe]
+
+
+def recipe_sets(name: str) -> dict[str, Any]:
+    """What a recipe sets, by dotted key."""
+    loaded = OmegaConf.to_container(OmegaConf.load(CONF / "recipe" / f"{name}.yaml"))
+    return flat(cast(dict[str, Any], loaded) or {})
 
 
 def spelt_out(overrides: tuple[str, ...]) -> list[str]:
@@ -180,9 +200,7 @@ def spelt_out(overrides: tuple[str, ...]) -> list[str]:
     for override in overrides:
         key, value = override.split("=", 1)
         if key == "recipe":
-            path = CONF / "recipe" / f"{value}.yaml"
-            sets = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
-            words += [f"{k}={json.dumps(v)}" for k, v in flat(sets).items()]
+            words += [f"{k}={json.dumps(v)}" for k, v in recipe_sets(value).items()]
         else:
             words.append(override)
     return words

@@ -12,7 +12,7 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from unlearn.engine.device import pick_device, share_threads
 from unlearn.engine.store import hash_of
 from unlearn.errors import UserError, choices
 from unlearn.evaluation import MEASURES, VERSION, evaluate
+from unlearn.program import BAD_INPUT, complain, program, tell
 from unlearn.runs.record import Record
 from unlearn.runs.run import Run, network_for
 from unlearn.scenarios import Task, load_task
@@ -45,14 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise choices("--only", name, MEASURES.list())
         folders = finished_folders(given.runs or [Path("outputs/runs")])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        complain(str(error))
+        return BAD_INPUT
     share_threads(places.pop("threads", None), 1)
     done = Progress(places, only, given.stale)
     done.measure_all(folders)
-    fine = len(folders) - len(done.measured) - done.failed
-    words = f"{len(done.measured)} runs measured, {fine} up to date, {done.failed} failed"
-    print(words, file=sys.stderr)
+    print(f"{done.measured} of {len(folders)} runs measured, {done.failed} failed", file=sys.stderr)
     return int(done.failed > 0)
 
 
@@ -85,15 +84,15 @@ def finished_folders(roots: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: if a folder does not exist or holds no finished run.
     """
-    found: set[Path] = set()
+    found: dict[Path, Path] = {}
     for root in roots:
         if not root.is_dir():
             raise UserError("--runs", f"{root} is not a folder; runs are kept in OUTPUT_DIR/runs")
-        folders = {path.parent for path in root.rglob("metrics.json")}
+        folders = {p.parent.resolve(): p.parent for p in root.rglob("metrics.json")}
         if not folders:
             raise UserError("--runs", f"{root} holds no finished run (no metrics.json)")
         found |= folders
-    return sorted(found)
+    return sorted(found.values())
 
 
 @dataclass
@@ -104,42 +103,49 @@ class Progress:
         places: settings that say where things are.
         only: names of measures; None is all that are registered.
         stale: leave out the runs whose numbers are up to date.
-        measured: the runs that have new numbers.
+        measured: how many have new numbers.
         failed: how many could not be measured.
     """
 
     places: dict[str, Any]
     only: Sequence[str] | None = None
     stale: bool = False
-    measured: list[Run] = field(default_factory=list)
+    measured: int = 0
     failed: int = 0
     _task: tuple[str, Task] | None = None
 
     def measure_all(self, folders: Sequence[Path]) -> None:
         """Measure the runs in some folders. Those on the same images follow each other."""
-        chosen = []
+        runs = []
         for folder in folders:
             try:
-                run, record = found(folder, self.places)
-                if not (self.stale and up_to_date(record)):
-                    chosen.append(run)
-            except (UserError, OSError) as error:
+                runs.append(found(folder, self.places))
+            except UserError as error:
                 self.complain(folder, str(error))
-        for run in sorted(chosen, key=lambda run: task_key(run.cfg)):
-            try:
-                with run.locked():
-                    self.measure(run)
-                print(run.folder / "metrics.json", flush=True)
-            except (UserError, OSError) as error:
-                self.complain(run.folder, str(error))
-            except Exception as error:  # a measure of one's own must not cost the other runs theirs
-                traceback.print_exc()
-                self.complain(run.folder, f"{type(error).__name__}: {error}")
-        for run in self.measured:
+        compared = []
+        for run, record in sorted(runs, key=lambda pair: task_key(pair[0].cfg)):
+            if (self.stale and up_to_date(record)) or self.measured_now(run):
+                compared.append(run)
+        for run in compared:
             try:
                 run.finished()  # its oracle may have been measured after it
-            except OSError as error:
+            except (UserError, OSError) as error:
                 self.complain(run.folder, str(error))
+
+    def measured_now(self, run: Run) -> bool:
+        """Measure a run, or say why it cannot be; what becomes of it costs the others nothing."""
+        try:
+            with run.locked():
+                self.measure(run)
+            tell(str(run.folder / "metrics.json"))
+            self.measured += 1
+            return True
+        except (UserError, OSError) as error:
+            self.complain(run.folder, str(error))
+        except Exception as error:  # in a measure of one's own
+            traceback.print_exc()
+            self.complain(run.folder, f"{type(error).__name__}: {error}")
+        return False
 
     def measure(self, run: Run) -> None:
         """Measure a run and write its numbers.
@@ -162,7 +168,6 @@ class Progress:
             record.measured, record.seconds["evaluation"] = VERSION, seen.seconds
             run.keep_answers(seen.test.probabilities, task.test_forget)
         record.write(run.folder)
-        self.measured.append(run)
 
     def task(self, cfg: Config) -> Task:
         """A run's images, which the run before it may have had too.
@@ -183,7 +188,7 @@ class Progress:
     def complain(self, folder: Path, reason: str) -> None:
         """Say in one line why a run could not be measured."""
         self.failed += 1
-        print(f"error: {folder}: {' '.join(reason.split())}", file=sys.stderr)
+        complain(f"{folder}: {' '.join(reason.split())}")
 
 
 def found(folder: Path, places: dict[str, Any]) -> tuple[Run, Record]:
@@ -234,7 +239,7 @@ def task_key(cfg: Config) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="unlearn evaluate",
+        prog=program("evaluate"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

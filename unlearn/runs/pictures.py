@@ -16,7 +16,7 @@ from torchvision.utils import make_grid
 from unlearn.engine.seeding import seeded
 from unlearn.engine.store import at_once, make_folder
 from unlearn.filtration import Proxy
-from unlearn.inversion import Generator, Inverter
+from unlearn.inversion import AnyGenerator, Inverter
 from unlearn.models import Classifier
 from unlearn.scenarios import Task
 
@@ -25,7 +25,7 @@ PER_ROW = 12
 
 
 @torch.no_grad()
-def samples(generator: Generator, per_row: int = PER_ROW) -> Tensor:
+def samples(generator: AnyGenerator, per_row: int = PER_ROW) -> Tensor:
     """(|Y+| * per_row, C, H, W) in [0, 1], one row a condition, from fixed noise."""
     device = next(generator.parameters()).device
     rng = seeded(0, "grid")
@@ -70,7 +70,7 @@ def row_names(classes: list[str]) -> list[str]:
     return [*classes, "y+"]
 
 
-def draw_samples(generator: Generator, classes: list[str], title: str) -> Figure:
+def draw_samples(generator: AnyGenerator, classes: list[str], title: str) -> Figure:
     """One row of samples for each condition."""
     return draw_grid(samples(generator), row_names(classes), title)
 
@@ -149,7 +149,8 @@ def draw_overview(
         retained = proxy.retained.nonzero()[:, 0]
         pick = retained[torch.linspace(0, len(retained) - 1, some * 4).long()]
         like = proxy.target_like.nonzero()[:, 0]
-        like = like[torch.linspace(0, len(like) - 1, some * 2).long()]
+        if len(like):  # none where something else stands in for D~_r
+            like = like[torch.linspace(0, len(like) - 1, some * 2).long()]
         rows = torch.cat([pick, like])
         shown = framed(proxy.images[rows].float() / 255, proxy.target_like[rows])
         panels[1].imshow(pixels(shown, some), interpolation="nearest")

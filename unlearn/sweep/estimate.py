@@ -41,7 +41,8 @@ def stage_seconds(
     if key not in timed:
         timed[key] = _image_seconds(cfg, task, device)
     image = timed[key]
-    seconds = {"training": image * cfg.training.epochs * len(task.train)}
+    trained = 0 if cfg.model.checkpoint is not None else cfg.training.epochs
+    seconds = {"training": image * trained * len(task.train)}
     if cfg.baseline is not None:
         return seconds | {cfg.baseline.name: image * cfg.baseline.passes(cfg.training, task)}
     key = hash_of([key, asdict(cfg.inversion), asdict(cfg.augment)])

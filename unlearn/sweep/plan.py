@@ -12,7 +12,7 @@ from rich.table import Table
 
 from unlearn.config import Config, relevant
 from unlearn.data import SOURCES
-from unlearn.engine.device import pick_device
+from unlearn.engine.device import pick_device, threads_shared
 from unlearn.engine.stages import Computed, chain
 from unlearn.engine.store import hash_of
 from unlearn.runs.record import Record
@@ -31,12 +31,13 @@ def plan(jobs: list[str], configs: list[Config]) -> Table:
     table = Table("job", "state", "about", title="nothing is run: --dry-run")
     runs = [Run(cfg) for cfg in configs]
     finished = {run.folder for run in runs if run.record() is not None}
-    for run in runs:
+    keys = [keys_of(run.cfg) for run in runs]
+    for run, own in zip(runs, keys, strict=True):
         if run.folder in finished:
-            paid |= {key for _, key in keys_of(run.cfg)}
+            paid |= {key for _, key in own}
     total, unknown = 0.0, 0
     seen: set[Path] = set()
-    for words, run in zip(jobs, runs, strict=True):
+    for words, run, own in zip(jobs, runs, keys, strict=True):
         if run.folder in finished or run.folder in seen:
             table.add_row(words, "the same as above" if run.folder in seen else "finished", "")
             continue
@@ -47,11 +48,10 @@ def plan(jobs: list[str], configs: list[Config]) -> Table:
             unknown += 1
             table.add_row(words, state, "?")
             continue
-        keys = keys_of(run.cfg)
-        own = own_seconds(keys, costs, paid)
-        paid |= {key for _, key in keys}
-        total += own
-        table.add_row(words, state, duration_in_words(own))
+        seconds = own_seconds(own, costs, paid)
+        paid |= {key for _, key in own}
+        total += seconds
+        table.add_row(words, state, duration_in_words(seconds))
     at_once = max((c.jobs for c in configs), default=1)
     more = f", {unknown} more unknown: their data are not here" if unknown else ""
     table.caption = (
@@ -71,7 +71,8 @@ def own_seconds(keys: Keys, costs: Costs, paid: Container[str]) -> float:
 def keys_of(cfg: Config) -> Keys:
     """Name and key of a run's stages, on a description of its data in place of the data."""
     first, *later = stages_of(cfg)
-    computed = Computed.here(pick_device(cfg.device), cfg.networks)
+    with threads_shared(cfg.threads, cfg.jobs):
+        computed = Computed.here(pick_device(cfg.device), cfg.networks)
     data = [cfg.data, cfg.data_dir, cfg.image_size, cfg.per_class, cfg.scenario.labels()]
     original = chain([first], [data, cfg.track_predictions], computed)
     shots = [cfg.scenario.folder, relevant(cfg).get("shot"), cfg.seed, cfg.track_predictions]
@@ -108,7 +109,8 @@ class Estimates:
                 cfg.scenario, cfg.data, data, cfg.image_size, cfg.per_class
             )
         task, device = self._tasks[key], pick_device(cfg.device)
-        self._measured[own] = stage_seconds(cfg, task, device, self._steps)
+        with threads_shared(cfg.threads, cfg.jobs):
+            self._measured[own] = stage_seconds(cfg, task, device, self._steps)
         return self._measured[own]
 
 

@@ -76,6 +76,10 @@ class Intention(ABC):
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:
         """I~_e: soft labels (n, classes) for images (n, C, H, W); None leaves D~_e out."""
 
+    def held(self, logits: Tensor, given: Given) -> Tensor:
+        """(B,) bool: whether answers (B, classes) are as intended; here, not D_e's label."""
+        return logits.argmax(-1) != given.target
+
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss on D~_e of logits (B, classes) under the labels of ``relabel``."""
         return soft_cross_entropy(logits, labels)

@@ -28,3 +28,7 @@ class Cor(Intention):
         classes = given.original(images[:1]).shape[1]
         right = torch.full((len(images),), given.correct, device=images.device)
         return F.one_hot(right, classes).to(images.dtype)
+
+    def held(self, logits: Tensor, given: Given) -> Tensor:
+        assert given.correct is not None
+        return logits.argmax(-1) == given.correct

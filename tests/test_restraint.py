@@ -1,0 +1,176 @@
+"""Relearning that goes no further than it must: teacher, anchor, stop, interpolation."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from tests.helpers import shots_of, small_net, taught, tiny
+from unlearn import forget
+from unlearn.engine.augment import Augment
+from unlearn.engine.fitting import Fit
+from unlearn.filtration import Proxy
+from unlearn.problem import Interface, Problem
+from unlearn.relearning import Given, RelearningConfig
+from unlearn.relearning.intentions.cor import Cor
+from unlearn.relearning.intentions.neg import Neg
+from unlearn.relearning.lesson import prepare
+from unlearn.relearning.relearn import Relearner, l_anchor_each
+from unlearn.relearning.restraint import Held, interpolated
+
+
+def a_problem(model: nn.Module) -> Problem:
+    shots, labels = shots_of(1, 28, 28)
+    return Problem.of(model, shots, labels, None, Augment(2, 15.0), 0, Interface())
+
+
+def a_proxy(problem: Problem, number: int = 48, like: int = 0) -> Proxy:
+    """Noise with f_o's answers; the first ``like`` of it are target-like."""
+    torch.manual_seed(3)
+    images = torch.randint(0, 256, (number, *problem.shape), dtype=torch.uint8)
+    with torch.no_grad():
+        p = problem.original(images / 255).softmax(-1)
+    near = torch.arange(number) < like
+    return Proxy(
+        images,
+        p,
+        p.argmax(-1),
+        torch.ones(number),
+        torch.zeros(2),
+        near,
+        torch.zeros_like(near),
+        torch.tensor(0.5),
+        torch.ones(1),
+        torch.tensor(False),
+    )
+
+
+def relearnt(problem: Problem, proxy: Proxy, **settings: object) -> nn.Module:
+    """A model after two epochs with frozen BatchNorm."""
+    cfg = RelearningConfig(epochs=2, batch_size=16, lr=1e-3, batchnorm="frozen", weight_decay=0.0)
+    cfg = replace(cfg, **settings)  # type: ignore[arg-type]
+    given = Given(problem.original, problem.target, None, 0)
+    lesson = prepare(cfg, proxy, problem.shots, Neg(), given)
+    model = copy.deepcopy(problem.original).requires_grad_(True)
+    module = Relearner(cfg, model, lesson, problem, lesson)
+    Fit().run(module, module.batches, torch.device("cpu"))
+    return model
+
+
+def moved(problem: Problem, model: nn.Module) -> float:
+    """The largest change of a weight."""
+    pairs = zip(problem.original.parameters(), model.parameters(), strict=True)
+    return max(float((a - b).detach().abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_with_a_teacher_on_the_same_view_the_original_is_a_fixed_point(temperature: float) -> None:
+    problem = a_problem(taught(small_net(), 1, 28, 28))
+    proxy = a_proxy(problem)
+    same = relearnt(problem, proxy, teacher="view", temperature=temperature)
+    stored = relearnt(problem, proxy, teacher="stored", temperature=temperature)
+    assert moved(problem, same) < 1e-6
+    assert moved(problem, stored) > 1e-4
+
+
+def test_the_anchor_is_the_distance_in_units_of_the_features() -> None:
+    anchor = torch.tensor([[3.0, 4.0], [0.0, 5.0]])
+    assert l_anchor_each(anchor, anchor).tolist() == [0.0, 0.0]
+    torch.testing.assert_close(l_anchor_each(0 * anchor, anchor), torch.ones(2))
+    torch.testing.assert_close(l_anchor_each(0 * anchor, 10 * anchor), torch.ones(2))
+
+
+def test_an_anchor_holds_the_embedding() -> None:
+    problem = a_problem(taught(small_net(), 1, 28, 28))
+    proxy = a_proxy(problem, like=24)
+    models = [relearnt(problem, proxy, anchor=w) for w in (0.0, 10.0)]
+    x = proxy.images[24:] / 255
+    with torch.no_grad():
+        embeddings = [nn.Sequential(*list(m.children())[:-1])(x) for m in models]
+        theirs = nn.Sequential(*list(problem.original.children())[:-1])(x)
+    free, held = ((e - theirs).square().sum() for e in embeddings)
+    assert held < free
+
+
+def test_the_shots_alone_can_be_what_is_forgotten() -> None:
+    problem = a_problem(small_net())
+    proxy, given = a_proxy(problem, like=24), Given(problem.original, problem.target, None, 0)
+    cfg = RelearningConfig(shot_copies=20)
+    number = len(problem.shots)
+    lesson = prepare(cfg, proxy, problem.shots, Neg(), given)
+    assert int(lesson.forget.sum()) == 24 + number * (24 // number)
+    lesson = prepare(replace(cfg, forget="shots"), proxy, problem.shots, Neg(), given)
+    assert int(lesson.forget.sum()) == 20 * number
+    assert int((~lesson.forget).sum()) == 24  # the target-like samples are in neither part
+
+
+def test_a_weight_for_retained_samples_of_the_label() -> None:
+    problem = a_problem(taught(small_net(), 1, 28, 28))
+    proxy = a_proxy(problem)
+    proxy.probabilities = torch.eye(4)[torch.arange(48) % 4]
+    given = Given(problem.original, problem.target, None, 0)
+
+    def loss(weight: float, only: int) -> float:
+        cfg = RelearningConfig(own_label_weight=weight)
+        lesson = prepare(cfg, proxy, problem.shots, Neg(), given)
+        module = Relearner(cfg, problem.original, lesson, problem, lesson)
+        rows = (torch.arange(48) % 4 == only).nonzero()[:, 0]
+        return float(module.losses((rows, False))["loss"])
+
+    target = problem.target
+    assert loss(5.0, target) == pytest.approx(5 * loss(1.0, target))
+    assert loss(5.0, target + 1) == pytest.approx(loss(1.0, target + 1))
+
+
+def linear(bias: float) -> nn.Module:
+    """Two classes; class 0 wins where the mean of the image is below ``bias``."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    head = model[1]
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[-1.0] * 4, [1.0] * 4]))
+        head.bias.copy_(torch.tensor([4 * bias, -4 * bias]))
+    return model
+
+
+def test_interpolation_takes_the_smallest_step_that_keeps_the_intention() -> None:
+    original, model = linear(1.0), linear(0.0)
+    images = torch.full((1, 1, 2, 2), 0.52)
+    held = Held(Neg(), Given(original, 0, None, 0), images)
+    assert held.share(original) == 0
+    assert held.share(model) == 1
+    assert interpolated(original, model, held, 1.0) == pytest.approx(0.5)
+    torch.testing.assert_close(model[1].bias, torch.tensor([2.0, -2.0]))
+    assert held.share(model) == 1
+
+
+def test_interpolation_goes_all_the_way_where_it_must() -> None:
+    original, model = linear(1.0), linear(0.0)
+    held = Held(Neg(), Given(original, 0, None, 0), torch.full((1, 1, 2, 2), 0.01))
+    assert interpolated(original, model, held, 1.0) == 1.0
+
+
+def test_cor_holds_where_the_right_label_is_answered() -> None:
+    logits = torch.eye(3)
+    given = Given(nn.Identity(), 0, 2, 0)
+    assert Cor().held(logits, given).tolist() == [False, False, True]
+    assert Neg().held(logits, given).tolist() == [False, True, True]
+
+
+def test_relearning_stops_once_the_intention_holds() -> None:
+    model = taught(small_net(), 1, 28, 28)
+    shots, labels = shots_of(1, 28, 28)
+    base = tiny()
+    long = replace(base.relearning, epochs=40, lr=0.01, clip=1.0, shot_copies=10)
+    never = forget(model, shots, labels, settings=replace(base, relearning=long))
+    stopped = forget(
+        model, shots, labels, settings=replace(base, relearning=replace(long, stop=0.5))
+    )
+    last = [r.history["relearning"][-1]["step"] for r in (never, stopped)]
+    assert last[1] < last[0]
+    with torch.no_grad():
+        assert (stopped.model(shots).argmax(-1) != labels).float().mean() > 0.3
