@@ -12,7 +12,6 @@ from tests import helpers
 from tests.helpers import SHARED
 from tests.standin import GPU, install
 
-
 # Files whose tests run the command line or train for seconds.
 SLOW = {
     "test_cli",
