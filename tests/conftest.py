@@ -12,6 +12,30 @@ from tests import helpers
 from tests.helpers import SHARED
 from tests.standin import GPU, install
 
+# Files whose tests run the command line or train for seconds.
+SLOW = {
+    "test_cli",
+    "test_disk",
+    "test_docs",
+    "test_evaluate",
+    "test_experiments",
+    "test_forget",
+    "test_gpu",
+    "test_installed",
+    "test_signals",
+    "test_standins",
+    "test_strange_models",
+    "test_sweeps",
+    "test_tracking",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is not for ``make test-fast``."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:

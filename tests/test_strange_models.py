@@ -561,7 +561,15 @@ def test_frozen_parameters_stay_frozen() -> None:
         assert new.requires_grad == old.requires_grad
         assert torch.equal(new, old) != old.requires_grad, name
     assert problem_of(model).key != problem_of(net()).key
-    assert "all its parameters are frozen" in refused(net().requires_grad_(False))
+
+
+def test_a_model_made_ready_for_inference_is_relearned_as_a_whole() -> None:
+    model = net()
+    _, plain = by_parts(model, SHOTS, Y)
+    _, repaired = by_parts(model.requires_grad_(False), SHOTS, Y)
+    torch.testing.assert_close(repaired.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    assert not any(p.requires_grad for p in repaired.parameters())
+    assert all(p.requires_grad for p in plain.parameters())
 
 
 def test_a_copy_keeps_what_a_pass_left_behind() -> None:

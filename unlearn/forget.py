@@ -117,8 +117,9 @@ def forget(
     Args:
         model: any classifier, (B, C, H, W) -> logits (B, classes), or an object, a mapping or a
             sequence of one that holds ``logits``; left as it is. Everything runs on the device of
-            its parameters, in float64 if they are, else in float32; those that are frozen stay
-            frozen. ``torch.compile``, ``DataParallel`` and their like are taken off.
+            its parameters, in float64 if they are, else in float32. Parameters that do not require
+            gradients stay as they are, unless none does. ``torch.compile``, ``DataParallel`` and
+            their like are taken off.
         shots: the given part of D_e, floats (k, C, H, W) in [0, 1], a tensor or an array; H and W
             multiples of 4.
         labels: what the model answers on them and shall not, (k,), all the same; a tensor, an

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -28,12 +28,16 @@ class Form:
 
     Attributes:
         dtypes: of every parameter, buffer and other tensor of a module, by ``MODULE.NAME``.
-        frozen: names of the parameters that did not require gradients.
+        frozen: names of the parameters that shall stay as they are: they did not require
+            gradients, while others did.
+        still: whether none required gradients, as in a model made ready for inference; then all
+            are relearned.
         wrapped: whether the copy stands behind a ``Classifier``.
     """
 
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     frozen: frozenset[str] = frozenset()
+    still: bool = False
     wrapped: bool = False
 
     def student(self, original: nn.Module) -> nn.Module:
@@ -48,6 +52,8 @@ class Form:
         network = self._inner(model)
         network.eval()
         self._unfreeze(network)
+        if self.still:
+            network.requires_grad_(False)
         for name, tensor in tensors_of(network):
             if name in self.dtypes:
                 tensor.data = tensor.data.to(self.dtypes[name])
@@ -79,12 +85,7 @@ def adapted(
     check_model(model)
     network = unwrapped(copied(_inside(model)))
     frozen = frozenset(n for n, p in network.named_parameters() if not p.requires_grad)
-    if len(frozen) == len(list(network.parameters())):
-        raise UserError(
-            "model",
-            "all its parameters are frozen (requires_grad is False), so that nothing can be "
-            "relearned; call model.requires_grad_(True)",
-        )
+    still = len(frozen) == len(list(network.parameters()))
     dtypes = {}
     for name, tensor in tensors_of(network):
         if tensor.is_floating_point():
@@ -93,7 +94,8 @@ def adapted(
     original = network
     if normalize is not None:
         original = _normalising(network, normalize, channels)
-    return ready(original), Form(dtypes, frozen, normalize is not None)
+    form = Form(dtypes, frozenset() if still else frozen, still, normalize is not None)
+    return ready(original), form
 
 
 def answering_logits(original: nn.Module, form: Form, channels: int) -> tuple[nn.Module, Form]:
@@ -102,7 +104,7 @@ def answering_logits(original: nn.Module, form: Form, channels: int) -> tuple[nn
         return original, form
     plain = Classifier(original, [0.0] * channels, [1.0] * channels)
     plain.to(next(original.parameters()).device)
-    return ready(plain), Form(form.dtypes, form.frozen, True)
+    return ready(plain), replace(form, wrapped=True)
 
 
 def ready(original: nn.Module) -> nn.Module:
