@@ -129,7 +129,7 @@ def other_wrong_labels(patch: Patch) -> None:
 
 
 def milder_attack(patch: Patch) -> None:
-    patch.setattr(attacks, "SVC", lambda **k: SVC(**{**k, "C": 0.3}))
+    patch.setattr(attacks, "SVC", lambda **k: SVC(**{**k, "gamma": 500.0}))
 
 
 def swapped_teachers(patch: Patch) -> None:
