@@ -130,6 +130,7 @@ INVERSIONS = {
         div_scaled=False,
         tv_reduction="sum",
     ),
+    "two generators": InversionConfig(steps=2, batch_size=12, z=8, width=2, generators=2),
 }
 
 
@@ -144,6 +145,7 @@ FILTRATIONS = {
     "one shot": {"shot_copies": 4},
     "whole class": {"whole_class": True, "drop_unmatched": True},
     "threshold": {"threshold": 0.9, "drop_unmatched": True},
+    "own label": {"own_label": 2, "own_label_hard": True, "only_plus": True},
 }
 
 
@@ -186,6 +188,8 @@ def relearning() -> Values:
         "neg second": (Neg(form="second"), {"temperature": 2.0, "forget_weight": 3.0}),
         "neg clipped": (Neg(scrub_epochs=1), {"clip": 0.1, "shot_copies": 0}),
         "fresh": (Neg(), {"fresh": True, "candidates": 2}),
+        "teacher": (Neg(), {"teacher": "view", "anchor": 0.5, "own_label_weight": 2.0}),
+        "restraint": (INTENTIONS["cor"](), {"stop": 0.5, "interpolate": 0.9, "forget": "shots"}),
     }
     found: Values = {}
     for name, (intention, changes) in cases.items():
