@@ -48,7 +48,7 @@ class Layout:
             >>> Layout(channels=2)(torch.zeros(5, 17, 32)).shape
             torch.Size([5, 32, 17])
         """
-        if self == Layout():
+        if (self.images, self.parts, self.channels) == (0, 1, 1):
             return x
         rows = x.movedim((self.images, self.channels), (0, -1))
         return rows.reshape(len(rows) // self.parts, -1, rows.shape[-1]).transpose(1, 2)
