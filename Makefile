@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test report lint bench setup clean
+.PHONY: demo test test-fast report lint bench setup clean
 demo: setup
 	$(BIN)/python run.py scenario=7noisymnist intention=cor shot=0.3 scale=demo
 
 test: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
+
+test-fast: setup
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 report: setup
 	$(BIN)/python -m unlearn.report

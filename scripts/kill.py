@@ -59,6 +59,8 @@ def look(output: Path) -> Left:
     for path in sorted(output.glob("runs/*/*/*/metrics.json")):
         run = str(path.parent.relative_to(output))
         content = json.loads(path.read_text())
+        for stage in content["stages"].values():
+            del stage["seconds"]
         metrics[run] = {k: v for k, v in content.items() if k not in INCIDENTAL}
         for file in sorted(path.parent.glob("*.safetensors")):
             files[f"{run}/{file.name}"] = file.read_bytes()

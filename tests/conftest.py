@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,11 +13,38 @@ from tests import helpers
 from tests.helpers import SHARED
 from tests.standin import GPU, install
 
+# Files whose tests run the command line or train for seconds.
+SLOW = {
+    "test_bench",
+    "test_cli",
+    "test_conf",
+    "test_disk",
+    "test_docs",
+    "test_evaluate",
+    "test_experiments",
+    "test_forget",
+    "test_gpu",
+    "test_installed",
+    "test_signals",
+    "test_standins",
+    "test_strange_models",
+    "test_sweeps",
+    "test_tracking",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is not for ``make test-fast``."""
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        if item.path.stem in SLOW or used & {"cli", "full_mnist"}:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """The tests themselves run side by side; and the numbers depend on it in the last digit."""
-    torch.set_num_threads(1)
+def few_threads() -> None:
+    """One thread, for the tests run side by side; or as many as OMP_NUM_THREADS says."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture

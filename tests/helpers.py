@@ -118,7 +118,7 @@ def tiny(**inversion: Any) -> Settings:
         RelearningConfig(
             epochs=1, batch_size=16, lr=3e-3, batchnorm="frozen", temperature=2.0, shot_copies=10
         ),
-        Precision("fp32"),  # what a processor has for bfloat16 shall not matter
+        Precision("fp32"),
         {"neg": Neg("neg", form="complementary")},
         "demo",
     )

@@ -70,7 +70,7 @@ def test_a_run_writes_what_it_promises(cli: Run, tmp_path: Path) -> None:
     assert load_file(folder / "unlearned.safetensors")
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert {r["stage"] for r in rows} == {"training", "inversion", "relearning"}
-    for name in ("samples", "samples-000010", "filtration", "knee", "overview", "shots"):
+    for name in ("samples", "samples-000050", "filtration", "knee", "overview", "shots"):
         with Image.open(folder / "pictures" / f"{name}.png") as picture:
             assert min(picture.size) > 100
             assert len(picture.convert("L").getcolors(1 << 16)) > 5
@@ -241,6 +241,9 @@ NAMES = [
     "null",
     "表",
     "a!b^c`d",
+    "1_000",
+    "1e5",
+    "true",
 ]
 
 

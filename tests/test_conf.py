@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 from PIL import Image
 
 from tests.helpers import PAPER, SHARED, TINY, make_folder
 from unlearn.config.checks import check
 from unlearn.config.compose import CONF, resolve, settings
 from unlearn.config.ranges import RANGES
+from unlearn.config.schema import TableConf
 from unlearn.errors import UserError
 from unlearn.relearning.intentions import INTENTIONS
 from unlearn.scenarios import SCENARIOS
 
+ROOT = Path(__file__).parents[1]
 Run = Callable[..., tuple[int, str, str]]
 
 
 def names(group: str) -> list[str]:
     return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+
+
+def test_hydra_finds_the_sweeper_that_the_configuration_names() -> None:
+    known = {f"{s.__module__}.{s.__name__}" for s in Plugins.instance().discover(Sweeper)}
+    assert TableConf()._target_ in known, "Hydra looks for plugins elsewhere: sweeps cannot start"
+
+
+def test_no_private_part_of_a_library_is_imported() -> None:
+    private = re.compile(
+        r"^\s*(?:from|import) (?:hydra|omegaconf|torch|lightning\w*|pytorch_lightning|wandb)\b"
+        r"(?:[\w.]*\._[a-z]| ?[\w.]* import _[a-z])",
+        re.MULTILINE,
+    )
+    sources = [p for part in ("unlearn", "hydra_plugins") for p in (ROOT / part).rglob("*.py")]
+    found = {str(p): m[0] for p in sources if (m := private.search(p.read_text()))}
+    assert not found, "what a library does not document breaks when it moves"
+    assert private.search("from hydra._internal.utils import x")
+    assert private.search("from wandb.sdk import _x")
 
 
 def test_every_registered_name_has_its_yaml() -> None:

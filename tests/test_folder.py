@@ -605,6 +605,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_goes_by_the_small_size(root: Path) -> None:
     Image.new("RGB", (3000, 2000), (90, 60, 30)).save(root / "train" / "a" / "!.jpg")
     for i in range(20):

@@ -59,8 +59,10 @@ def test_conf_is_in_the_wheel(wheel: Path) -> None:
 
 
 def test_the_command_does_what_run_py_does(bin_folder: Path, tmp_path: Path) -> None:
-    where = "import unlearn, hydra_plugins.few_shot_unlearning as s; print(unlearn.__file__); "
-    places = done(bin_folder, tmp_path, "python", "-c", where + "print(s.__file__)").split()
+    where = "from importlib.util import find_spec as f; print(*(f(name).origin for name in {}))"
+    names = ["unlearn", "hydra_plugins.few_shot_unlearning"]
+    places = done(bin_folder, tmp_path, "python", "-c", where.format(names)).split()
+    assert len(places) == 2
     assert all(Path(place).is_relative_to(bin_folder.parent) for place in places)
 
     text = done(bin_folder, tmp_path, "python", "-m", "unlearn", "--help")

@@ -150,13 +150,17 @@ def test_every_stage_of_forget_has_its_precision_and_its_place_in_the_store(
 
 def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = Precision("auto", "auto")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(precision, "has_bf16", lambda kind: kind == "cuda")
     assert auto.passes(CPU, PAYS_FROM) == Passes("cpu", None, False)
     assert auto.passes(GPU, PAYS_FROM) == Passes("cuda", torch.bfloat16, True)
     assert not auto.passes(GPU, PAYS_FROM - 1).compiled
     assert Precision("fp32").passes(GPU, PAYS_FROM) == Passes("cuda", None, False)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(precision, "has_bf16", lambda kind: kind == "cpu")
     assert auto.dtype(GPU) is None
+    assert auto.dtype(CPU) == torch.bfloat16
+    assert Precision("fp32").dtype(CPU) is None
+    monkeypatch.setattr(precision, "has_bf16", lambda _: False)
+    assert auto.dtype(CPU) is None
     assert BF16.dtype(CPU) == torch.bfloat16
 
 
@@ -191,8 +195,10 @@ def test_what_has_gradients_on_a_gpu_is_repeatable(data: Images, gpu: torch.devi
 
 
 def test_identity_and_ranges() -> None:
-    ways = ([], ["precision=bf16"], ["precision=fp32"], ["compile=true"], ["compile=auto"])
-    assert len({Run(resolve(["scale=demo", *way])).hash for way in ways}) == len(ways)
+    ways = ["precision=bf16", "precision=fp32", "compile=true", "compile=auto", "seed=0"]
+    found = {way: Run(resolve(["scale=demo", "precision=fp32", way])).hash for way in ways}
+    assert found["seed=0"] == found["precision=fp32"]
+    assert len(set(found.values())) == len(ways) - 1
     for wrong in ("precision=fp16", "precision=null", "compile=yes", "compile=1", "compile=null"):
         with pytest.raises(UserError, match=rf"^{wrong.split('=')[0]}: "):
             check_job([wrong], multirun=False)
@@ -377,6 +383,7 @@ def test_no_step_waits_for_the_gpu(name: str, gpu: torch.device, unwaited: Unwai
     assert unwaited.steps >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("intention", "fresh"), [("neg", False), ("std", False), ("neg", True), ("unt", True)]
 )

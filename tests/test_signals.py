@@ -192,6 +192,7 @@ def test_what_does_not_end_is_ended() -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
+    time.sleep(1)  # until it sleeps where nothing gets through
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143

@@ -83,6 +83,7 @@ def slow_worker(root: str, log: str) -> None:
     assert tensors["x"].sum() == 2
 
 
+@pytest.mark.slow
 def test_processes_started_side_by_side_compute_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     arguments = (str(tmp_path / "s"), str(log))

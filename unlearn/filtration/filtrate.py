@@ -211,30 +211,14 @@ def filtrate(cfg: FiltrationConfig, problem: Problem, generator: AnyGenerator) -
     Raises:
         NotSeparable: if nothing passes the refinement, or nothing or everything is target-like.
     """
-    shots, augment, target = problem.shots, problem.augment, problem.target
-    device = problem.device
+    target, device = problem.target, problem.device
     rng = seeded(problem.seed, "filtration", device=device)
-    probe = problem.probe()
-    module = Filter(cfg, generator, probe, augment, rng)
-    with probe:
-        wanted = torch.full((generator.conditions,), cfg.per_condition)
-        wanted[target] *= cfg.own_label
+    module = Filter(cfg, generator, problem.probe(), problem.augment, rng)
+    wanted = torch.full((generator.conditions,), cfg.per_condition)
+    wanted[target] *= cfg.own_label
+    with module.probe:
         images, p, embedding, conditions = _sample(module, device, wanted)
-        own = near = probe(shots)[1]
-        factors = torch.tensor(cfg.bandwidths, device=device, dtype=torch.float64)
-        if len(shots) == 1:
-            # One shot has no spread of its own: its augmented copies stand in for it. They lie
-            # around it at their median distance; a narrower kernel would see none of them.
-            copies = augment(torch.cat([shots] * cfg.shot_copies), rng)
-            own = torch.cat([near, probe(copies)[1]])
-            factors = factors.clamp_min(1.0)
-    bandwidths = median_bandwidth(own.double()) * factors
-    distances = mmd_to(embedding.double(), near.double(), bandwidths).cpu()
-    if len(shots) > 1:
-        within = leave_one_out(own.double(), bandwidths).cpu()
-    else:
-        # What the samples are measured by too: the distance to the one shot.
-        within = mmd_to(own[1:].double(), near.double(), bandwidths).cpu()
+        distances, within, bandwidths = _distances(cfg, problem, module, embedding)
     t_f = cfg.threshold
     if t_f is None:
         t_f = threshold(np.asarray(distances), np.asarray(within))[0]
@@ -251,11 +235,34 @@ def filtrate(cfg: FiltrationConfig, problem: Problem, generator: AnyGenerator) -
         target_like,
         dropped,
         torch.tensor(t_f),
-        bandwidths.cpu(),
+        bandwidths,
         torch.tensor(cfg.whole_class),
     )
     _check_parts(proxy, target)
     return proxy
+
+
+def _distances(
+    cfg: FiltrationConfig, problem: Problem, module: Filter, embedding: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """MMD of samples (n,) to D_e by their embedding (n, d); D_e's own spread (k,); bandwidths."""
+    shots, probe = problem.shots, module.probe
+    own = near = probe(shots)[1]
+    factors = torch.tensor(cfg.bandwidths, device=problem.device, dtype=torch.float64)
+    if len(shots) == 1:
+        # One shot has no spread of its own: its augmented copies stand in for it. They lie
+        # around it at their median distance; a narrower kernel would see none of them.
+        copies = problem.augment(torch.cat([shots] * cfg.shot_copies), module.rng)
+        own = torch.cat([near, probe(copies)[1]])
+        factors = factors.clamp_min(1.0)
+    bandwidths = median_bandwidth(own.double()) * factors
+    distances = mmd_to(embedding.double(), near.double(), bandwidths).cpu()
+    if len(shots) > 1:
+        within = leave_one_out(own.double(), bandwidths).cpu()
+    else:
+        # What the samples are measured by too: the distance to the one shot.
+        within = mmd_to(own[1:].double(), near.double(), bandwidths).cpu()
+    return distances, within, bandwidths.cpu()
 
 
 def _check_parts(proxy: Proxy, target: int) -> None:

@@ -108,7 +108,11 @@ def first_tensor(value: object) -> Tensor | None:
         inner = list(value.values())
     elif isinstance(value, (tuple, list)):
         inner = list(value)
-    return next((t for v in inner if (t := first_tensor(v)) is not None), None)
+    for part in inner:  # a generator would not be compiled
+        found = first_tensor(part)
+        if found is not None:
+            return found
+    return None
 
 
 def _some(images: Tensor, number: int) -> Tensor:

@@ -55,9 +55,9 @@ def fill(cell: Cell, scale: str, found: Found) -> Filled:
     filled = Filled(cell)
 
     def candidate(run: Run) -> bool:
-        method, scenario = said.get("baseline", "ours"), said["scenario"]
-        known = (run.scale, run.method, run.settings.get("scenario.name"))
-        return known == (scale, method, scenario)
+        known = (run.scale, run.method, run.settings.get("scenario.name"), run.proxy)
+        method, proxy = said.get("baseline", "ours"), said.get("proxy", "inversion")
+        return known == (scale, method, said["scenario"], proxy)
 
     runs, failures = (
         [run for run in group if candidate(run)] for group in (found.runs, found.failures)

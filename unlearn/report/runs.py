@@ -27,6 +27,11 @@ class Run:
         return str(self.settings.get("baseline.name") or "ours")
 
     @property
+    def proxy(self) -> str:
+        """Where its samples come from: ``inversion`` or what stands in for it."""
+        return str(self.settings.get("proxy.name") or "inversion")
+
+    @property
     def seed(self) -> int | None:
         """None where the result does not depend on it."""
         seed = self.content.get("seed", self.settings.get("seed"))

@@ -9,9 +9,12 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from unlearn.config import Config, check, resolve
-from unlearn.config.errors import translated
+from unlearn.config.errors import in_quotes, translated
 from unlearn.errors import UserError
 from unlearn.sweep.jobs import jobs_of, parse_overrides
+
+# Names of files, folders and classes.
+TEXTS = ("output_dir", "data_dir", "scenario.class_name", "model.checkpoint")
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
@@ -20,6 +23,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     Raises:
         UserError: if an override cannot be read.
     """
+    _refuse_misread(overrides, sweep=True)
     try:
         parsed = parse_overrides(overrides)
         for override in parsed:
@@ -57,6 +61,7 @@ def check_job(overrides: Sequence[str], multirun: bool) -> Config:
     Raises:
         UserError: for whatever is wrong with it.
     """
+    _refuse_misread(overrides)
     try:
         cfg = resolve(overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -65,3 +70,19 @@ def check_job(overrides: Sequence[str], multirun: bool) -> Config:
     if cfg.experiment is not None and not multirun:
         raise UserError("experiment", f"{cfg.experiment} is a sweep: run it with -m")
     return cfg
+
+
+def _refuse_misread(overrides: Sequence[str], sweep: bool = False) -> None:
+    """Raise for a name that Hydra reads as a number or a truth: ``1_000`` would become 1000."""
+    for override in overrides:
+        key, _, given = override.partition("=")
+        if key not in TEXTS:
+            continue
+        for name in given.split(",") if sweep else [given]:
+            try:
+                value = parse_overrides([f"{key}={name}"])[0].value()
+            except HydraException:
+                continue  # said elsewhere
+            if isinstance(value, bool | int | float) and str(value) != name.strip():
+                advice = in_quotes(key, name)
+                raise UserError(key, f"{name!r} means {value} here; quote it: {advice}")

@@ -140,6 +140,8 @@ def outcome_of(returned: JobReturn) -> Outcome:
     """What a launcher brings back of a job."""
     try:
         outcome = returned.return_value
+    except UserError as error:
+        return Outcome(BAD_INPUT, str(error))
     except Exception as error:  # Hydra's own part of the job
         return crash(error)
     assert isinstance(outcome, Outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlearn.errors import UserError
 from unlearn.models.untrained import untrained
@@ -29,12 +29,16 @@ class Unt(Intention):
         """
         if given.untrained is None:
             given.untrained = untrained(given.original, given.seed)
-        labels = torch.cat([given.untrained(part).softmax(-1) for part in images.split(256)])
-        trained = given.original(images[:256]).softmax(-1)
-        if not bool(labels.isfinite().all()) or torch.allclose(labels[:256], trained):
-            raise UserError(
-                "intention",
-                "unt cannot be for this model: with its parameters drawn anew it still answers "
-                "as it did, or NaN; std, neg and cor need no untrained network",
-            )
-        return labels
+            _check_untrained(given.untrained, given.original, images[:256])
+        fresh = given.untrained
+        return torch.cat([fresh(part).softmax(-1) for part in images.split(256)])
+
+
+def _check_untrained(fresh: nn.Module, trained: nn.Module, images: Tensor) -> None:
+    labels = fresh(images).softmax(-1)
+    if not bool(labels.isfinite().all()) or torch.allclose(labels, trained(images).softmax(-1)):
+        raise UserError(
+            "intention",
+            "unt cannot be for this model: with its parameters drawn anew it still answers "
+            "as it did, or NaN; std, neg and cor need no untrained network",
+        )
