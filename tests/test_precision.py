@@ -296,6 +296,7 @@ def test_inversion_compiled(name: str, counted: COUNTED) -> None:
         assert one == pytest.approx(two, rel=1e-3 if name == "fp32" else 0.05, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_compile_in_bf16_and_more_than_a_few_graphs(counted: COUNTED) -> None:
     counter = counted()
     for rows in range(2, 14):
@@ -304,6 +305,7 @@ def test_compile_in_bf16_and_more_than_a_few_graphs(counted: COUNTED) -> None:
     assert counter.frame_count == 12
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compiled_is_said_before_any_work(
     data: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:

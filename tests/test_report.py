@@ -128,6 +128,7 @@ def test_the_band_is_the_papers_std_or_half_a_unit() -> None:
 # --- which runs fill which cells
 
 
+@pytest.mark.slow
 def test_a_run_fills_its_cell_in_every_table_whatever_ran_it(runs: Runs) -> None:
     runs.leave(*NINE, "intention=std", "shot=1.0", experiment="table7")
     runs.leave(*NINE, "intention=std", "shot=0.03")
@@ -328,6 +329,7 @@ def test_an_older_run_is_read_as_one_of_today(tmp_path: Path) -> None:
         assert run.content["hardware"] == "CPU, 1 thread of a processor"
 
 
+@pytest.mark.slow
 def test_the_published_runs_fill_the_cells_that_they_filled_before() -> None:
     """The published report was written by the version that made them."""
     found = find_runs([PUBLISHED / "study" / "mnist5k"])
@@ -380,6 +382,7 @@ def test_different_originals_are_said_and_their_cells_named(runs: Runs) -> None:
     assert "on another" in page([sheet], "demo", 0)
 
 
+@pytest.mark.slow
 def test_columns_and_other_networks_have_originals_of_their_own(runs: Runs) -> None:
     neg = ("intention=neg", "shot=1.0")
     runs.leave("scenario=class_mnist", "scenario.digit=9", *neg, **made(KEYS[0]))
@@ -549,6 +552,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out"
 
 
+@pytest.mark.slow
 def test_the_scale_is_that_of_the_runs(report: Path) -> None:
     names = {path.name for path in report.iterdir()}
     assert names == {f"report-demo.{suffix}" for suffix in ("html", "md", "tex", "csv")}
