@@ -50,7 +50,7 @@ def typed(composed: Any) -> Config:
     _refuse_strangers(composed, "")
     loggers = OmegaConf.to_container(composed.logger)
     composed.logger = {}
-    OmegaConf.resolve(composed)
+    # Once only: a second time an escaped ${...} in a name would be looked up.
     cfg = cast(Config, OmegaConf.to_object(composed))
     cfg.logger = cast(dict[str, Any], loggers)
     return cfg

@@ -153,7 +153,8 @@ def _kind_of(key: str) -> str:
 def _value_of(key: str, overrides: Sequence[str]) -> str:
     """What an override gives to a key; nothing if none does."""
     given = [o.partition("=")[2] for o in overrides if o.partition("=")[0].lstrip("+") == key]
-    return given[-1] if given else ""
+    # A sweep's jobs have their braces escaped.
+    return given[-1].replace(r"$\{", "${").replace(r"\}", "}") if given else ""
 
 
 def plain_type(hint: str) -> str:
