@@ -54,7 +54,7 @@ def test_a_run_writes_what_it_promises(cli: Run, tmp_path: Path) -> None:
     assert set(metrics["metrics"]) == shares | norms
     assert all(0 <= metrics["metrics"][k] <= 1 for k in shares)
     assert all(metrics["metrics"][k] > 0 for k in norms)
-    assert metrics["config"]["inversion"]["steps"] == 100
+    assert metrics["config"]["inversion"]["steps"] == 25
     assert metrics["classes"] == [str(d) for d in range(10)]
     stages = {"training", "inversion", "filtration", "relearning", "evaluation"}
     assert set(metrics["seconds"]) == stages
@@ -65,12 +65,12 @@ def test_a_run_writes_what_it_promises(cli: Run, tmp_path: Path) -> None:
     folder = Path(out.strip().splitlines()[-1]).parent
     assert metrics["config_hash"] in folder.name
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    assert config["inversion"]["steps"] == 100
+    assert config["inversion"]["steps"] == 25
     assert config["seed"] == 1
     assert load_file(folder / "unlearned.safetensors")
     rows = list(csv.DictReader((folder / "history.csv").open()))
     assert {r["stage"] for r in rows} == {"training", "inversion", "relearning"}
-    for name in ("samples", "samples-000050", "filtration", "knee", "overview", "shots"):
+    for name in ("samples", "samples-000010", "filtration", "knee", "overview", "shots"):
         with Image.open(folder / "pictures" / f"{name}.png") as picture:
             assert min(picture.size) > 100
             assert len(picture.convert("L").getcolors(1 << 16)) > 5
