@@ -1,17 +1,20 @@
-"""Shared fixtures: tiny networks, tiny settings, a command line run in this process."""
+"""Shared fixtures, and which tests are slow.
+
+What takes seconds to import is imported where it is used: the process that hands out the tests
+needs none of it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from tests import helpers
-from tests.helpers import SHARED
-from tests.standin import GPU, install
+if TYPE_CHECKING:
+    import torch
 
 # Files whose tests run the command line or train for seconds.
 SLOW = {
@@ -44,13 +47,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def few_threads() -> None:
     """One thread, for the tests run side by side; or as many as OMP_NUM_THREADS says."""
+    import torch
+
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture
 def doubles() -> Iterator[None]:
     """Within, torch computes in float64."""
-    with helpers.doubles():
+    from tests.helpers import doubles
+
+    with doubles():
         yield
 
 
@@ -76,6 +83,10 @@ def cli(
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """A GPU, or where there is none what stands in for it."""
+    import torch
+
+    from tests.standin import GPU, install
+
     if torch.cuda.is_available():
         yield GPU
     else:
@@ -85,6 +96,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
 
 @pytest.fixture
 def full_mnist() -> Path:
+    from tests.helpers import SHARED
+
     if not (SHARED / "MNIST" / "raw").is_dir():
         pytest.skip("full MNIST is not at hand (UNLEARN_DATA names a folder that holds it)")
     return SHARED

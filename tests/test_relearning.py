@@ -21,7 +21,7 @@ from unlearn.relearning.relearn import Batches
 
 CFG = RelearningConfig(
     epochs=30,
-    batch_size=32,
+    batch_size=66,
     lr=0.02,
     momentum=0.9,
     weight_decay=0.0,
