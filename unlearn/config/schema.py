@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -71,8 +72,9 @@ class TableConf:
     rows: dict[str, Any] = field(default_factory=dict)
 
 
+@cache
 def register() -> None:
-    """Put the schema into Hydra's ConfigStore, and what conf/ computes with."""
+    """Put the schema into Hydra's ConfigStore, and what conf/ computes with; once."""
     OmegaConf.register_new_resolver(
         "gpu_share", lambda jobs: min(1.0, torch.cuda.device_count() / jobs), replace=True
     )
