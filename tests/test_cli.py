@@ -405,7 +405,7 @@ def test_ones_own_checkpoint(cli: Run, tmp_path: Path) -> None:
 
 def test_paper_scale_on_a_cpu_says_how_long_it_takes(cli: Run) -> None:
     tiny = [x for x in TINY if x != "scale=demo"]
-    status, _, err = cli(*tiny, "data=mnist5k", "per_class=40", *PAPER)
+    status, _, err = cli(*tiny, "data=mnist5k", *PAPER)
     assert status == 0, err
     line = next(x for x in err.splitlines() if "no GPU" in x)
     assert "scale=demo" in line
