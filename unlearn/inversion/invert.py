@@ -96,7 +96,6 @@ class Inverter(LossModule):
         self.augment = problem.augment
         self.rng = seeded(problem.seed, "inversion", device=device)
         original = problem.original
-        # Outside the module's children: Lightning must neither train nor move f_o.
         self.frozen = {"f_o": original}
         norms, part = running_norms(original, problem.part), problem.part
         self.bn_layers = tuple(norms) if cfg.weights.bn else ()
