@@ -94,17 +94,34 @@ def test_l_div_is_equation_5(scaled: bool) -> None:
                     * (sum(abs(a - b) for a, b in zip(rows_f[i], rows_f[j], strict=True)) / size_f)
                 )
         terms.append(math.exp(-total / len(members) ** 2))
-    close(L.l_div(z, f, y, 5, scaled), sum(terms) / 3)
-    if not scaled:  # the size is not differentiated, so that finite differences do not apply
-        fixed = z.detach()
-        assert torch.autograd.gradcheck(lambda v: L.l_div(fixed, v, y, 5, scaled), f)
+    for same in (L.Conditions.of(y, 5), L.Conditions.of(y, 5, 4)):
+        close(L.l_div(z, f, same, scaled), sum(terms) / 3)
+        ours, all_pairs = (
+            torch.autograd.grad(loss, f)[0]
+            for loss in (L.l_div(z, f, same, scaled), every_pair(z, f, y, 5, scaled))
+        )
+        torch.testing.assert_close(ours, all_pairs, rtol=1e-10, atol=1e-14)
+        if not scaled:  # the size is not differentiated, so that finite differences do not apply
+            still = (z.detach(), f, same, False)
+            assert torch.autograd.gradcheck(L.l_div, still)
+
+
+def every_pair(z: Tensor, f: Tensor, y: Tensor, number: int, scaled: bool) -> Tensor:
+    """Eq. 5 from the distances of all rows of the batch."""
+    z_distance, f_distance = (z[:, None] - z).norm(dim=-1), (f[:, None] - f).abs().sum(-1)
+    if scaled:
+        z_distance = z_distance / math.sqrt(2 * z.shape[1])
+        f_distance = f_distance / f.detach().abs().sum(1).mean()
+    both = z_distance * f_distance
+    terms = [both[y == c][:, y == c] for c in range(number) if (y == c).any()]
+    return torch.stack([torch.exp(-pairs.mean()) for pairs in terms]).mean()
 
 
 def test_l_div_pushes_a_collapsed_batch_apart_only_when_scaled() -> None:
-    z, y = torch.randn(20, 100), torch.zeros(20, dtype=torch.long)
+    z, same = torch.randn(20, 100), L.Conditions.of(torch.zeros(20, dtype=torch.long), 1)
     f = (50 + torch.randn(20, 512)).requires_grad_()
-    scaled = torch.autograd.grad(L.l_div(z, f, y, 1, True), f)[0]
-    unscaled = torch.autograd.grad(L.l_div(z, f, y, 1, False), f)[0]
+    scaled = torch.autograd.grad(L.l_div(z, f, same, True), f)[0]
+    unscaled = torch.autograd.grad(L.l_div(z, f, same, False), f)[0]
     assert scaled.abs().sum() > 0
     assert unscaled.abs().sum() == 0
 

@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.helpers import small_net
 from unlearn import UserError
-from unlearn.engine.statistics import channel_means, channel_statistics
+from unlearn.engine.statistics import (
+    Rows,
+    channel_means,
+    channel_statistics,
+    statistics_and_means,
+)
 from unlearn.inversion.generator import DoublingConv2d
 from unlearn.models import ModelConfig, build, list_models
 from unlearn.models.checkpoint import load_checkpoint
@@ -104,6 +109,42 @@ def test_gradients_of_the_statistics() -> None:
     for shape in ((4, 3, 2, 2), (4, 3)):
         x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(channel_statistics, x)
+
+
+def plain_statistics(x: Tensor, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, biased variance and the chosen rows' means, one channel and one row at a time."""
+    channels = x.transpose(0, 1).flatten(1)
+    chosen = [
+        sum(w * x[i, c].mean() for i, w in zip(rows.index.tolist(), rows.weights, strict=True))
+        for c in range(x.shape[1])
+    ]
+    return channels.mean(1), channels.var(1, correction=0), torch.stack(chosen)
+
+
+@pytest.mark.parametrize("case", ["2", "3", "4", "5", "tokens", "last"])
+def test_statistics_and_means_of_some_rows(case: str) -> None:
+    torch.manual_seed(0)
+    shape = (5, 3, *[2, 4, 3][: int(case) - 2]) if case.isdigit() else (5, 3, 4, 2)
+    x = torch.randn(shape, dtype=torch.float64) + 1
+    if case == "tokens":
+        x = x.flatten(2).mT.contiguous().mT
+    elif case == "last":
+        x = x.to(memory_format=torch.channels_last)
+    weights = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
+    rows = Rows(torch.tensor([4, 1, 2]), weights)
+    x.requires_grad_()
+    ours, plain = statistics_and_means(x, rows), plain_statistics(x, rows)
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(rows.means(x), plain[2])
+    torch.testing.assert_close(channel_statistics(x), plain[:2])
+    up = [torch.randn(3, dtype=torch.float64) for _ in plain]
+    for mine, theirs, given in (
+        (ours, plain, up),
+        ((rows.means(x),), plain[2:], up[2:]),
+        (channel_statistics(x), plain[:2], up[:2]),
+    ):
+        pairs = (torch.autograd.grad(v, x, given, retain_graph=True)[0] for v in (mine, theirs))
+        torch.testing.assert_close(*pairs)
 
 
 def test_watched_layers() -> None:

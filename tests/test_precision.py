@@ -25,11 +25,12 @@ from unlearn.config.compose import resolve, settings
 from unlearn.data import Images
 from unlearn.engine import fitting, precision
 from unlearn.engine.augment import Augment
-from unlearn.engine.fitting import Fit, LossModule, ShuffledRows
+from unlearn.engine.fitting import Fit, LossModule, ShuffledRows, laid_out
 from unlearn.engine.precision import PAYS_FROM, Passes, Precision, forward, kernels
 from unlearn.engine.seeding import seeded
 from unlearn.engine.statistics import channel_means, channel_statistics, wide
 from unlearn.inversion import Inverter, build_generator
+from unlearn.models import ModelConfig, build
 from unlearn.models.probe import Probe
 from unlearn.runs.run import Run
 from unlearn.sweep.checked import check_job
@@ -162,6 +163,60 @@ def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda _: False)
     assert auto.dtype(CPU) is None
     assert BF16.dtype(CPU) == torch.bfloat16
+
+
+class Layouts(LossModule):
+    """Notes in each step whether networks have their channels last; computes nothing with them."""
+
+    def __init__(self, model: nn.Module, asked: nn.Module) -> None:
+        super().__init__(2)
+        self.rng, self.model, self.frozen = seeded(0, "layouts"), model, {"asked": asked}
+        self.seen: list[bool] = []
+
+    def losses(self, batch: Any) -> dict[str, torch.Tensor]:
+        self.seen += [channels_last(n) for n in (self.model, self.frozen["asked"])]
+        return {"loss": self.model.weight.square().sum()}
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def channels_last(network: nn.Module) -> bool:
+    """Whether a convolution's weight has its channels last, and not first."""
+    weight = network.weight
+    assert weight.is_contiguous() != weight.is_contiguous(memory_format=torch.channels_last)
+    return not weight.is_contiguous()
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_channels_come_last_on_a_cpu_that_computes_in_bf16(
+    able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda _: able)
+    for how, asked, seen in (
+        (BF16, nn.Conv2d(4, 4, 3), [able, able] * 2),
+        (BF16, nn.Conv2d(4, 4, 3, groups=2), [able, False] * 2),
+        (FP32, nn.Conv2d(4, 4, 3), [False] * 4),
+    ):
+        module = Layouts(nn.Conv2d(4, 4, 3), asked)
+        Fit(precision=how).run(module, [0, 1], CPU)
+        assert module.seen == seen
+        assert not channels_last(module.model)
+        assert not channels_last(asked)
+
+
+@pytest.mark.skipif(not precision.has_bf16("cpu"), reason="this processor has no bfloat16")
+@pytest.mark.parametrize("side", [28, 32])
+def test_gradients_do_not_depend_on_the_layout(side: int) -> None:
+    torch.manual_seed(0)
+    x, grads = torch.rand(20, 1, side, side), []
+    net = build(ModelConfig("preact_resnet18", "batch", 8), 1, 10, [0.5], [0.5]).eval()
+    for layout in (FP32, BF16):  # the one that FP32 has, and BF16's
+        net.zero_grad()
+        with laid_out([net], layout, CPU), BF16.passes(CPU, 1).here():
+            F.cross_entropy(forward(net, x), torch.arange(20) % 10).backward()
+        grads.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert (grads[0] - grads[1]).norm() < 0.03 * grads[0].norm()
 
 
 def test_what_gpus_are_told_is_taken_back() -> None:

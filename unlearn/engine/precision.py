@@ -47,6 +47,10 @@ class Precision:
         able = has_bf16(device.type) if self.name == "auto" else self.name == "bf16"
         return torch.bfloat16 if able else None
 
+    def native_bf16(self, device: torch.device) -> bool:
+        """Whether a CPU computes networks in bfloat16 by instructions of its own."""
+        return device.type == "cpu" and self.dtype(device) is not None and has_bf16("cpu")
+
     def in_words(self, device: torch.device) -> str:
         """``float32``, ``tf32`` or ``bfloat16``."""
         if self.dtype(device) is not None:

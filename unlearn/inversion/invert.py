@@ -13,7 +13,12 @@ from unlearn.engine.fitting import Fit, LossModule, gpu_layout
 from unlearn.engine.precision import forward
 from unlearn.engine.seeding import seeded, seeded_init
 from unlearn.engine.stages import Stage
-from unlearn.engine.statistics import channel_means, channel_statistics, pooled, wide
+from unlearn.engine.statistics import (
+    Rows,
+    channel_means,
+    channel_statistics,
+    statistics_and_means,
+)
 from unlearn.engine.store import Entry, state_of
 from unlearn.errors import UserError
 from unlearn.inversion.generator import AnyGenerator, Generator, Generators
@@ -87,10 +92,10 @@ class Inverter(LossModule):
                 f"{cfg.batch_size} is fewer than the {classes + 1} conditions (classes and y+)",
             )
         self.cfg, self.generator, self.classes = cfg, generator, classes
+        self.most = -(-cfg.batch_size // (classes + 1))  # rows of a condition; see ``draw``
         self.augment = problem.augment
         self.rng = seeded(problem.seed, "inversion", device=device)
         original = problem.original
-        # Outside the module's children: Lightning must neither train nor move f_o.
         self.frozen = {"f_o": original}
         norms, part = running_norms(original, problem.part), problem.part
         self.bn_layers = tuple(norms) if cfg.weights.bn else ()
@@ -121,6 +126,12 @@ class Inverter(LossModule):
         y = (torch.arange(number, device=device) + first) % (self.classes + 1)
         return z, y
 
+    def _plus(self, y: Tensor) -> Rows:
+        """The rows of condition y+, the last one; chosen so that the host waits for no GPU."""
+        index = y.argsort(descending=True, stable=True)[: self.most]
+        weights = (y[index] == self.classes).to(torch.get_default_dtype())
+        return Rows(index, weights / weights.sum())
+
     def losses(self, batch: Any) -> dict[str, Tensor]:
         w, b = self.cfg.weights, self.cfg.batch_size
         z, y = self.draw(b)
@@ -139,29 +150,37 @@ class Inverter(LossModule):
         if w.aug:
             p = logits.softmax(-1)
             parts["aug"] = L.l_aug(p[0], p[1:])
-        if self.tar_layers:
-            # A weighted sum: choosing the rows would wait for a GPU.
-            plus = (y == self.classes).to(x.dtype)
-            weight = plus / plus.sum()
-            means = [weight @ pooled(wide(inputs[n])) for n in self.tar_layers]
-            parts["tar"] = L.l_tar(means, self.targets, self.cfg.squared)
-        if self.bn_layers:
-            seen = [channel_statistics(inputs[n]) for n in self.bn_layers]
-            parts["bn"] = L.l_bn(
-                [mean for mean, _ in seen],
-                [variance for _, variance in seen],
-                [mean for mean, _ in self.running],
-                [variance for _, variance in self.running],
-                self.cfg.squared,
-            )
-        if w.div:
-            parts["div"] = L.l_div(z, embedding, y, self.classes + 1, self.cfg.div_scaled)
-        if w.div_pixel:
-            parts["div_pixel"] = L.l_div(z, x.flatten(1), y, self.classes + 1, self.cfg.div_scaled)
+        parts |= self._statistics(inputs, y)
+        if w.div or w.div_pixel:
+            same = L.Conditions.of(y, self.classes + 1, self.most)
+            features = {"div": embedding, "div_pixel": x.flatten(1)}
+            for name, f in features.items():
+                if getattr(w, name):
+                    parts[name] = L.l_div(z, f, same, self.cfg.div_scaled)
         if w.tv:
             parts["tv"] = L.l_tv(x, self.cfg.tv_reduction)
         total = torch.stack([getattr(w, k) * v for k, v in parts.items()]).sum()
         return {"loss": total, **parts}
+
+    def _statistics(self, inputs: dict[str, Tensor], y: Tensor) -> dict[str, Tensor]:
+        """l_tar and l_bn, as far as they are wanted, of the layers' inputs."""
+        plus = self._plus(y) if self.tar_layers else None
+        means: dict[str, Tensor] = {}
+        seen: list[tuple[Tensor, Tensor]] = []
+        for n in self.bn_layers:
+            if plus is not None and n in self.tar_layers:
+                mean, variance, means[n] = statistics_and_means(inputs[n], plus)
+                seen.append((mean, variance))
+            else:
+                seen.append(channel_statistics(inputs[n]))
+        parts = {}
+        if plus is not None:
+            mu = [means[n] if n in means else plus.means(inputs[n]) for n in self.tar_layers]
+            parts["tar"] = L.l_tar(mu, self.targets, self.cfg.squared)
+        if self.bn_layers:
+            ours = [mean for mean, _ in seen], [variance for _, variance in seen]
+            parts["bn"] = L.l_bn(*ours, *self.running, squared=self.cfg.squared)
+        return parts
 
     def configure_optimizers(self) -> Any:
         c = self.cfg
@@ -230,8 +249,7 @@ def joined(parts: list[Generator]) -> AnyGenerator:
     return parts[0] if len(parts) == 1 else Generators(parts)
 
 
-def _running(norms: dict[str, nn.Module]) -> list[tuple[Tensor, Tensor]]:
+def _running(norms: dict[str, nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
     """Running means and variances of BatchNorm layers, each (channels,)."""
-    return [
-        (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)) for norm in norms.values()
-    ]
+    means = [cast(Tensor, norm.running_mean) for norm in norms.values()]
+    return means, [cast(Tensor, norm.running_var) for norm in norms.values()]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -57,29 +58,59 @@ def l_bn(
     )
 
 
-def l_div(
-    z: Tensor, features: Tensor, conditions: Tensor, number: int, scaled: bool = True
-) -> Tensor:
+@dataclass(frozen=True)
+class Conditions:
+    """Which rows of a batch share a condition, in a form that compares no others.
+
+    Attributes:
+        place: of each row (B,) in (number x most), where a condition has ``most`` places.
+        number: how many conditions there are.
+        most: how many rows a condition has at most.
+    """
+
+    place: Tensor
+    number: int
+    most: int
+
+    @classmethod
+    def of(cls, conditions: Tensor, number: int, most: int | None = None) -> Conditions:
+        """Of conditions (B,) in [0, number).
+
+        Args:
+            most: at least as many as any condition has rows; None: counted, and a GPU waited for.
+        """
+        member = F.one_hot(conditions, number)
+        before = (member.cumsum(0) - 1).gather(1, conditions[:, None])[:, 0]
+        most = most or int(member.sum(0).max())
+        return cls(conditions * most + before, number, most)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rows (B, d) as (number, most, d); 0 where a condition has fewer."""
+        empty = x.new_zeros(self.number * self.most, x.shape[1])
+        return empty.index_copy(0, self.place, x).view(self.number, self.most, -1)
+
+
+def l_div(z: Tensor, features: Tensor, conditions: Conditions, scaled: bool = True) -> Tensor:
     """Eq. 5, against mode collapse: exp(-mean_ij |z_i - z_j|_2 |f_i - f_j|_1), for each condition.
 
     Args:
         z: noise (B, z).
         features: penultimate outputs of ``f_o`` (B, d).
-        conditions: (B,) in [0, number).
-        number: how many conditions there are.
+        conditions: which rows share one.
         scaled: divide both distances by their natural size, sqrt(2 z) and the mean |f|_1 of the
             batch (not differentiated). Unscaled, the exponential is 0 and so is its gradient.
 
     Returns:
         The mean over the conditions that occur.
     """
-    z_distance, f_distance = torch.cdist(z, z), torch.cdist(features, features, p=1.0)
+    zs, fs = conditions(z), conditions(features)
+    z_distance, f_distance = torch.cdist(zs, zs), torch.cdist(fs, fs, p=1.0)
     if scaled:
         z_distance = z_distance / (2 * z.shape[1]) ** 0.5
         f_distance = f_distance / features.detach().abs().sum(1).mean().clamp_min(1e-12)
-    member = F.one_hot(conditions, number).to(features.dtype)
-    total = torch.einsum("ik,ij,jk->k", member, z_distance * f_distance, member)
-    count = member.sum(0)
+    here = conditions(features.new_ones(len(features), 1))
+    total = (z_distance * f_distance * (here * here.mT)).sum((1, 2))
+    count = here.sum((1, 2))
     present = (count > 0).to(features.dtype)
     return (torch.exp(-total / count.square().clamp_min(1)) * present).sum() / present.sum()
 

@@ -89,7 +89,8 @@ class Relearner(LossModule):
         super().__init__(len(self.batches))
         self.cfg, self.model, self.lesson, self.data = cfg, model, lesson, data
         self.problem, self.whole = problem, whole
-        # Outside the module's children: Lightning must neither train nor move them.
+        self.frozen = {"f_o": problem.original}
+        # Outside the module's children, as what is frozen.
         self.probes = {
             "student": Probe(model, problem.head, problem.penultimate),
             "teacher": problem.probe(),
