@@ -372,7 +372,7 @@ PAPER = [
 OWN = [
     "scenario=own",
     *(x for x in TINY if not x.startswith(("model.", "training.", "shot="))),
-    "relearning.lr=0.02",
+    "relearning.epochs=4",
 ]
 
 
@@ -392,7 +392,7 @@ def drilled(model: nn.Module, x: torch.Tensor, y: torch.Tensor, rate: float = 2e
     optimizer = torch.optim.Adam(model.parameters(), rate)
     for _ in range(40):
         model.train()
-        for rows in torch.randperm(len(x)).split(32):
+        for rows in torch.randperm(len(x)).split(16):
             answer = model(x[rows])
             loss = nn.functional.cross_entropy(getattr(answer, "logits", answer), y[rows])
             optimizer.zero_grad()

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from unlearn.engine.store import hash_of, make_folder, writing
 from unlearn.errors import UserError
 from unlearn.models.checkpoint import checkpoint_identity, load_checkpoint
 from unlearn.models.origin import ORIGINS, AnyModel, Size, Told, Trained, installed
-from unlearn.models.saving import FileWeights, Weights, copy_small_files, save_safetensors
+from unlearn.models.saving import FileWeights, Weights
 
-SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
+SAFE, PICKLED, INDEX = "model.safetensors", "pytorch_model.bin", ".index.json"
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx")
 
 
@@ -137,35 +138,27 @@ class FolderWeights(Weights):
     path: str
 
     def write(self, network: nn.Module, to: Path) -> list[str]:
-        """Everything but weights is copied; weights are written under the names they had."""
+        """Weights are written by transformers, which gives them the names they had; what else lies
+        in the folder is copied."""
         folder, partial = Path(self.path), to.with_name(f".{to.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         make_folder(partial)
+        weights = {p.name for p in folder.iterdir() if p.name.endswith(ENDINGS)}
         try:
-            state = network.state_dict()
-            weights = {p.name for p in folder.iterdir() if p.name.endswith(ENDINGS)}
-            shards = sorted(folder.glob("*.safetensors"))
-            if shards and _names(shards) <= state.keys():
-                for shard in shards:
-                    part = {name: state[name] for name in _names([shard])}
-                    save_safetensors(str(shard), part, partial / shard.name)
-            else:
-                network.save_pretrained(partial)  # type: ignore[operator]
-            copy_small_files(folder, partial, weights | {p.name for p in partial.iterdir()})
             with writing(to):
+                with silent(installed("transformers", "huggingface")):
+                    network.save_pretrained(partial)  # type: ignore[operator]
+                if weights and not any(name.endswith(".safetensors") for name in weights):
+                    torch.save(load_file(partial / SAFE), partial / PICKLED)
+                    (partial / SAFE).unlink()
+                for path in folder.iterdir():
+                    if path.is_file() and path.name not in weights and INDEX not in path.name:
+                        shutil.copyfile(path, partial / path.name)
                 shutil.rmtree(to, ignore_errors=True)
                 os.replace(partial, to)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return []
-
-
-def _names(shards: list[Path]) -> set[str]:
-    names: set[str] = set()
-    for shard in shards:
-        with safe_open(shard, "pt") as file:
-            names |= set(file.keys())
-    return names
 
 
 def _json(path: Path) -> dict[str, Any]:

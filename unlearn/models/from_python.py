@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from unlearn.engine.store import hash_of
 from unlearn.errors import UserError
 from unlearn.models.adapt import unwrapped
 from unlearn.models.checkpoint import checkpoint_identity, load_checkpoint
-from unlearn.models.origin import ORIGINS, AnyModel, Size, Trained
+from unlearn.models.origin import ORIGINS, AnyModel, Size, Trained, given_arguments
 from unlearn.models.saving import FileWeights
 
 KEY = "model.factory"
@@ -34,19 +34,20 @@ class FromPython(AnyModel):
     """
 
     factory: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: Any = None
 
     def check(self) -> None:
         super().check()
+        given_arguments(self.arguments)
         self._callable()
 
     def fresh(self, channels: int, classes: int, size: Size) -> nn.Module:
-        make = self._callable()
+        make, arguments = self._callable(), given_arguments(self.arguments)
         try:
-            made = make(**self.arguments)
+            made = make(**arguments)
         except Exception as error:  # whatever a stranger's code raises
             what = f"{type(error).__name__}: {error}"
-            raise UserError(KEY, f"{self.factory} with {self.arguments} failed ({what})") from error
+            raise UserError(KEY, f"{self.factory} with {arguments} failed ({what})") from error
         if not isinstance(made, nn.Module):
             raise UserError(
                 KEY, f"{self.factory} gives a {type(made).__name__}, no torch.nn.Module"

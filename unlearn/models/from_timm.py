@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from unlearn.errors import UserError
 from unlearn.models.from_torchvision import check_arch
-from unlearn.models.origin import ORIGINS, AnyModel, Size, Told, installed
+from unlearn.models.origin import ORIGINS, AnyModel, Size, Told, given_arguments, installed
 
 
 @ORIGINS.register("timm")
@@ -23,10 +23,11 @@ class Timm(AnyModel):
     """
 
     arch: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: Any = None
 
     def check(self) -> None:
         super().check()
+        given_arguments(self.arguments)
         timm = installed("timm", "timm")
         known = timm.list_models()
         plain = None if self.arch is None else self.arch.partition(".")[0]
@@ -37,8 +38,9 @@ class Timm(AnyModel):
         arguments: dict[str, Any] = {"in_chans": channels, "num_classes": classes}
         if getattr(self._configuration(), "fixed_input_size", False):
             arguments["img_size"] = size
+        arguments |= given_arguments(self.arguments)
         try:
-            made = timm.create_model(self.arch, pretrained=False, **arguments | self.arguments)
+            made = timm.create_model(self.arch, pretrained=False, **arguments)
         except Exception as error:  # whatever its arguments may be
             raise UserError("model.arguments", f"{self.arch} cannot be made ({error})") from error
         assert isinstance(made, nn.Module)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torchvision
 from torch import nn
 
 from unlearn.errors import UserError, did_you_mean
-from unlearn.models.origin import ORIGINS, AnyModel, Size
+from unlearn.models.origin import ORIGINS, AnyModel, Size, given_arguments
 
 
 @ORIGINS.register("torchvision")
@@ -24,21 +24,23 @@ class Torchvision(AnyModel):
     """
 
     arch: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: Any = None
 
     def check(self) -> None:
         super().check()
+        given_arguments(self.arguments)
         known = torchvision.models.list_models(torchvision.models)
         check_arch(self.arch, known, "torchvision")
 
     def fresh(self, channels: int, classes: int, size: Size) -> nn.Module:
-        arguments = {"weights": None, "num_classes": classes}
+        arguments: dict[str, Any] = {"weights": None, "num_classes": classes}
         if str(self.arch).startswith("vit_"):
             arguments["image_size"] = size[0]
+        arguments |= given_arguments(self.arguments)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of how some of them are initialised
-                made = torchvision.models.get_model(self.arch, **arguments, **self.arguments)
+                made = torchvision.models.get_model(self.arch, **arguments)
         except Exception as error:  # whatever its arguments may be
             raise UserError("model.arguments", f"{self.arch} cannot be made ({error})") from error
         return taking(made, channels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -217,6 +217,21 @@ def numbers_of(key: str, given: Any) -> list[float] | None:
     if key.endswith("std") and not all(v > 0 for v in values):
         raise UserError(key, f"{given!r} is not above 0")
     return [float(v) for v in values]
+
+
+def given_arguments(given: Any) -> dict[str, Any]:
+    """Arguments by name; none for None.
+
+    Raises:
+        UserError: if it is no mapping from names.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(k, str) for k in given):
+        raise UserError(
+            "model.arguments", f"{given!r} is no mapping: 'model.arguments={{classes: 10}}'"
+        )
+    return dict(given)
 
 
 def installed(module: str, extra: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unlearn.engine.store import at_once
-from unlearn.errors import UserError
 from unlearn.models.checkpoint import Checkpoint, best_fit, read_file, states_in
 
 
@@ -123,17 +121,3 @@ def like(given: Tensor, tensor: Tensor) -> Tensor:
     if isinstance(given, nn.Parameter):
         return nn.Parameter(values, requires_grad=given.requires_grad)
     return values
-
-
-def copy_small_files(folder: Path, to: Path, left_out: set[str]) -> None:
-    """Copy what lies in a folder, not in folders within it, less what is left out.
-
-    Raises:
-        UserError: if a file cannot be read or written.
-    """
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name not in left_out:
-            try:
-                shutil.copyfile(path, to / path.name)
-            except OSError as error:
-                raise UserError("output_dir", f"{to} cannot be written ({error})") from error

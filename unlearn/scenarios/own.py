@@ -169,8 +169,8 @@ class Own(Scenario):
         labels = torch.tensor([targets[name] for name in each])
         correct = None if corrects is None else torch.tensor([corrects[name] for name in each])
         counted = targets if corrects is None else corrects
-        test, forget, forget_labels = self._tests(wanted, classes, counted, whole_class)
         shots = read_images(files, wanted, SHOTS)
+        test, forget, forget_labels = self._tests(shots, wanted, classes, counted, whole_class)
         said = _in_words(classes, known, targets, corrects, groups)
         return OwnTask(classes, shots, labels, correct, test, forget, forget_labels, said)
 
@@ -194,9 +194,14 @@ class Own(Scenario):
         return [str(i) for i in range(model.number)], "numbers"
 
     def _tests(
-        self, wanted: Wanted, classes: list[str], counted: Mapping[str, int], whole_class: bool
+        self,
+        shots: Tensor,
+        wanted: Wanted,
+        classes: list[str],
+        counted: Mapping[str, int],
+        whole_class: bool,
     ) -> tuple[Images | None, Tensor | None, Tensor | None]:
-        """Test images without those to be forgotten; those; what counts as right on them."""
+        """Test images without the shots and those to be forgotten; those; what counts on them."""
         test = forget = forget_labels = None
         if self.test is not None:
             folders = class_folders(self.test, TEST)
@@ -211,8 +216,8 @@ class Own(Scenario):
         if whole_class and forget is None:
             own = torch.isin(test.y, torch.tensor(list(counted.values())))
             forget, forget_labels, test = test.x[own], test.y[own], test[~own]
-        elif forget is not None:
-            known = set(digests(forget))
+        else:
+            known = set(digests(shots if forget is None else torch.cat([shots, forget])))
             test = test[torch.tensor([d not in known for d in digests(test.x)])]
         if not len(test) or (forget is not None and not len(forget)):
             raise UserError(
