@@ -190,6 +190,7 @@ LAYERS = [
     ["config"],
     ["runs"],
     ["sweep"],
+    ["repair"],
     ["pipeline"],
     ["report"],
     ["cli", "__main__"],

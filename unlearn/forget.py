@@ -120,8 +120,7 @@ def forget(
             its parameters, in float64 if they are, else in float32. Parameters that do not require
             gradients stay as they are, unless none does. ``torch.compile``, ``DataParallel`` and
             their like are taken off.
-        shots: the given part of D_e, floats (k, C, H, W) in [0, 1], a tensor or an array; H and W
-            multiples of 4.
+        shots: the given part of D_e, floats (k, C, H, W) in [0, 1], a tensor or an array.
         labels: what the model answers on them and shall not, (k,), all the same; a tensor, an
             array or a list.
         intention: ``std``, ``unt``, ``neg``, ``cor``, or one with settings of its own.

@@ -14,6 +14,7 @@ from unlearn.baselines import BASELINES
 from unlearn.config.compose import typed
 from unlearn.config.schema import Config
 from unlearn.errors import UserError
+from unlearn.models import model_class
 from unlearn.registry import Registry
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
@@ -38,6 +39,7 @@ def read_config(path: Path) -> Config:
         for key, registry in CHOSEN.items():
             if written.get(key) is not None:
                 schema[key] = OmegaConf.structured(registry[written[key].name])
+        schema.model = OmegaConf.structured(model_class(written.model.name))
         return typed(OmegaConf.merge(schema, written))
     except (OSError, UnicodeError, YAMLError, AttributeError, TypeError) as error:
         raise UserError("config.yaml", f"cannot be read ({error})") from error

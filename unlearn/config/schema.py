@@ -15,7 +15,7 @@ from unlearn.engine.augment import Augment
 from unlearn.engine.precision import Precision
 from unlearn.filtration import FiltrationConfig
 from unlearn.inversion import InversionConfig
-from unlearn.models import ModelConfig
+from unlearn.models import MODELS, ORIGINS, AnyModel, model_class
 from unlearn.registry import Registry
 from unlearn.relearning import INTENTIONS, Intention, RelearningConfig
 from unlearn.scenarios import SCENARIOS, Scenario
@@ -47,7 +47,7 @@ class Config:
     threads: int | None = None
     image_size: int | None = None
     per_class: int | None = None
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: AnyModel = MISSING
     augment: Augment = field(default_factory=Augment)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     inversion: InversionConfig = field(default_factory=InversionConfig)
@@ -91,6 +91,8 @@ def register() -> None:
     for group, registry in registries.items():
         for name in registry:
             store.store(group=group, name=f"{name}_schema", node=registry[name])
+    for name in (*MODELS, *ORIGINS):
+        store.store(group="model", name=f"{name}_schema", node=model_class(name))
 
 
 def whole_class(scenario: str, then: Any = True, otherwise: Any = False) -> Any:
