@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unlearn.baselines import BaselineStage, FullAccess
+from unlearn.baselines import Baseline, BaselineStage, FullAccess
 from unlearn.config import Config, check, method_of, unlearner_settings
 from unlearn.engine.device import checkout, hardware, pick_device
 from unlearn.engine.fitting import Fit
@@ -132,7 +132,8 @@ class Job:
         before = predict(original, task.test.x)
         accuracy = accuracies(task, before)
         log.info("original: D_r %.2f %%, D_e %.2f %%", *(100 * v for v in accuracy.values()))
-        made = self.baseline(original) if cfg.baseline is not None else self.few_shot(original)
+        sees_all = isinstance(cfg.baseline, Baseline)
+        made = self.baseline(original) if sees_all else self.few_shot(original)
         made = replace(
             made,
             history={**trained.history, **made.history},
@@ -168,7 +169,7 @@ class Job:
         return model, Made(model, {"training": remark["history"]}, made_by(stages), seen)
 
     def few_shot(self, original: Classifier) -> Made:
-        """Ours: the unlearner is handed the model, the shots and the intention, and no data."""
+        """Ours, or a method that is handed the same: model, shots and intention, and no data."""
         cfg, task, shots = self.cfg, self.task, self.shots
         folder = self.place.folder / "pictures"
         correct = None if task.correct is None else torch.full_like(shots.labels, task.correct)
@@ -184,9 +185,11 @@ class Job:
         except NotSeparable as error:
             raise self.shown(error) from error
         proxy, generator = result.proxy, result.generator
-        facts: dict[str, Any] = {"samples": len(proxy.conditions)}
+        facts: dict[str, Any] = {"chosen": result.chosen} if result.chosen else {}
         figures: dict[str, Callable[[], Any]] = {}
-        if generator is not None:
+        if proxy is not None:
+            facts["samples"] = len(proxy.conditions)
+        if proxy is not None and generator is not None:
             facts |= {"target_like": int(proxy.target_like.sum()), "threshold": result.threshold}
             figures = {
                 "samples": lambda: pictures.draw_samples(generator, task.classes, "generator"),
@@ -208,7 +211,7 @@ class Job:
     def baseline(self, original: Classifier) -> Made:
         """A baseline: it is handed all of D and D_e."""
         cfg, task, baseline = self.cfg, self.task, self.cfg.baseline
-        assert baseline is not None
+        assert isinstance(baseline, Baseline)
         given = shot_mask(task, cfg.shot, cfg.seed) if "shot" in baseline.uses else task.forget
 
         def fresh() -> nn.Module:
@@ -254,7 +257,7 @@ class Job:
     def given(self) -> str:
         """What the method is handed, in words."""
         number, all_of_it = len(self.shots.images), int(self.task.forget.sum())
-        if self.cfg.baseline is None:
+        if not isinstance(self.cfg.baseline, Baseline):
             return f"intention {self.cfg.intention.name}, {number} of {all_of_it} images of D_e"
         if "shot" in self.place.settings:
             return f"all of D, {number} of {all_of_it} images of D_e"

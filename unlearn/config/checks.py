@@ -7,14 +7,16 @@ from importlib.util import find_spec
 from pydoc import ErrorDuringImport, locate
 from typing import Any
 
+from unlearn.baselines import Baseline
 from unlearn.config.ranges import check_ranges
 from unlearn.config.schema import Config
 from unlearn.data import SOURCES
 from unlearn.errors import UserError, choices
+from unlearn.methods import Method
 from unlearn.models import MODELS
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
-from unlearn.scenarios.base import shot_count
+from unlearn.scenarios.base import needs_whole_class, shot_count
 
 
 def check_loggers(loggers: Mapping[str, Any]) -> None:
@@ -65,8 +67,12 @@ def check(cfg: Config) -> None:
         if value not in names:
             raise choices(key, value, names)
     cfg.scenario.check()
-    if cfg.baseline is not None:
+    if isinstance(cfg.baseline, Baseline):
         cfg.baseline.check(cfg.scenario)
+    if isinstance(cfg.baseline, Method):
+        cfg.baseline.check(cfg.intention)
+        if cfg.baseline.needs_whole_class and not cfg.scenario.whole_class:
+            raise UserError("baseline", needs_whole_class(cfg.baseline.name, cfg.scenario.name))
     if cfg.filtration.whole_class and not cfg.scenario.whole_class:
         able = [n for n in SCENARIOS if SCENARIOS[n].whole_class]
         raise UserError(

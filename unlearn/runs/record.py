@@ -12,7 +12,7 @@ from typing import Any
 from unlearn.engine.store import write_text
 
 # Left out of the file where they say nothing.
-OPTIONAL = ("target_like", "samples", "threshold", "predictions")
+OPTIONAL = ("target_like", "samples", "threshold", "predictions", "chosen")
 # Never empty in a finished run.
 NESTED = ("config", "metrics", "still_target", "seconds", "versions")
 
@@ -46,6 +46,8 @@ class Record:
         still_target: share of the test D_e that gets the label to forget, ``before``, ``after``.
         target_like, samples, threshold: of the proxy; ours only.
         predictions: answers on the test D_e over the epochs, if they were followed.
+        chosen: what another method chose by itself: its learning rate, its steps, whether the
+            intention holds on the shots.
         seconds: of each stage, as first computed.
         stages: what made it, but for one's own checkpoint.
         weights: fingerprint of the unlearned weights.
@@ -89,6 +91,7 @@ class Record:
     samples: int | None = None
     threshold: float | None = None
     predictions: dict[str, Any] | None = None
+    chosen: dict[str, Any] | None = None
 
     def plain(self) -> dict[str, Any]:
         """As the file has it."""

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unlearn.baselines.base import BaselineStage
+from unlearn.baselines.base import Baseline, BaselineStage
 from unlearn.config import Config, method_of, relevant, resolve, unlearner_settings
 from unlearn.data import SOURCES
 from unlearn.engine.device import checkout
@@ -47,7 +47,7 @@ WEIGHTS = "unlearned.safetensors"
 def stages_of(cfg: Config) -> list[Stage]:
     """The stages of a run, in their order, without what only the data can tell."""
     training = Training(cfg.training, cfg.model, cfg.augment)
-    if cfg.baseline is not None:
+    if isinstance(cfg.baseline, Baseline):
         return [training, BaselineStage(cfg.baseline, relevant(cfg))]
     return [training, *unlearner_settings(cfg).stages(cfg.intention)]
 
