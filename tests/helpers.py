@@ -413,3 +413,21 @@ def write_images(folder: Path, images: torch.Tensor) -> Path:
         pixels = image.permute(1, 2, 0).numpy()
         Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels).save(folder / f"{i:03}.png")
     return folder
+
+
+# --- methods with the same information
+
+
+def sure_problem(shots: int = 6, channels: int = 1, seed: int = 0) -> Problem:
+    """A network of written weights and shots that it calls by the target; the next is right."""
+    model = small_net(channels, seed=seed).to(torch.get_default_dtype())
+    with torch.no_grad():
+        model.get_parameter("8.weight").mul_(6)
+        generator = torch.Generator().manual_seed(4)
+        images = torch.rand(60, channels, 8, 8, generator=generator, dtype=torch.float64)
+        images = images.to(torch.get_default_dtype())
+        answers = model(images).argmax(-1)
+    target = int(answers.mode().values)
+    chosen = images[answers == target][:shots]
+    assert len(chosen) == shots
+    return problem_of(model, chosen, target, (target + 1) % 4, Augment(1, 15.0))

@@ -181,6 +181,7 @@ LAYERS = [
     ["filtration"],
     ["standins"],
     ["relearning"],
+    ["methods"],
     ["forget"],
     ["data"],
     ["scenarios"],

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unlearn.baselines import BaselineStage, FullAccess
+from unlearn.baselines import Baseline, BaselineStage, FullAccess
 from unlearn.config import Config, check, method_of
 from unlearn.engine.device import pick_device
 from unlearn.engine.fitting import Fit
@@ -111,7 +111,8 @@ class Job:
         before = predict(original, task.test.x)
         accuracy = accuracies(task, before)
         log.info("original: D_r %.2f %%, D_e %.2f %%", *(100 * v for v in accuracy.values()))
-        made = self.baseline(original) if cfg.baseline is not None else self.few_shot(original)
+        sees_all = isinstance(cfg.baseline, Baseline)
+        made = self.baseline(original) if sees_all else self.few_shot(original)
         made = replace(
             made,
             history={**trained.history, **made.history},
@@ -147,7 +148,7 @@ class Job:
         return model, Made(model, {"training": remark["history"]}, made_by(stages), seen)
 
     def few_shot(self, original: Classifier) -> Made:
-        """Ours: the unlearner is handed the model, the shots and the intention, and no data."""
+        """Ours, or a method that is handed the same: model, shots and intention, and no data."""
         cfg, task, shots = self.cfg, self.task, self.shots
         correct = None if task.correct is None else torch.full_like(shots.labels, task.correct)
         problem = Problem.of(
@@ -158,7 +159,7 @@ class Job:
     def baseline(self, original: Classifier) -> Made:
         """A baseline: it is handed all of D and D_e."""
         cfg, task, baseline = self.cfg, self.task, self.cfg.baseline
-        assert baseline is not None
+        assert isinstance(baseline, Baseline)
         given = shot_mask(task, cfg.shot, cfg.seed) if "shot" in baseline.uses else task.forget
 
         def fresh() -> nn.Module:
@@ -204,7 +205,7 @@ class Job:
     def given(self) -> str:
         """What the method is handed, in words."""
         number, all_of_it = len(self.shots.images), int(self.task.forget.sum())
-        if self.cfg.baseline is None:
+        if not isinstance(self.cfg.baseline, Baseline):
             return f"intention {self.cfg.intention.name}, {number} of {all_of_it} images of D_e"
         if "shot" in self.place.settings:
             return f"all of D, {number} of {all_of_it} images of D_e"

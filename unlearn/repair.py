@@ -41,6 +41,7 @@ SETTINGS = {
     "labels": "scenario.label",
     "correct_labels": "scenario.correct",
 }
+AGREEMENT = "proxy_agreement"
 NOTE = "one's own model and images"
 # Names that a run's folder has already.
 TAKEN = ("metrics.json", "config.yaml", "history.csv", "error.json", "pictures")
@@ -108,7 +109,6 @@ class Repair:
         start = time.perf_counter()
         repaired = self.model.answering(made.model)
         after = self.answers(repaired)
-        assert made.proxy is not None
         agreement = agreeing(repaired, made.proxy)
         seconds = time.perf_counter() - start
         self.write(made.model)
@@ -144,12 +144,12 @@ class Repair:
         made: Made,
         before: dict[str, Tensor],
         after: dict[str, Tensor],
-        agreement: float,
+        agreement: dict[str, float],
         seconds: float,
     ) -> Record:
         """What ``metrics.json`` says."""
         task = self.task
-        metrics = {"proxy_agreement": agreement}
+        metrics = dict(agreement)
         for name, seen in (("original_", before), ("", after)):
             metrics |= {f"{name}{k}": v for k, v in accuracies(task, seen).items()}
         still = [share(seen["shots"] == task.labels) for seen in (before, after)]
@@ -180,10 +180,11 @@ class Repair:
             for when in ("before", "after")
         ]
         log.info("the shots were answered %s; now %s", *words)
-        log.info(
-            "on the generated samples to be kept both models agree: %.2f %%",
-            100 * record.metrics["proxy_agreement"],
-        )
+        if AGREEMENT in record.metrics:
+            log.info(
+                "on the generated samples to be kept both models agree: %.2f %%",
+                100 * record.metrics[AGREEMENT],
+            )
         if self.task.test is None:
             log.info("no test images (scenario.test): how accurate it is, is not known")
 
@@ -234,10 +235,13 @@ def accuracies(task: OwnTask, seen: dict[str, Tensor]) -> dict[str, float]:
     return found
 
 
-def agreeing(model: nn.Module, proxy: Proxy) -> float:
-    """Share of D~_r on which a model answers as f_o does, in [0, 1]."""
+def agreeing(model: nn.Module, proxy: Proxy | None) -> dict[str, float]:
+    """Share of D~_r on which a model answers as f_o does, in [0, 1]; nothing without samples."""
+    if proxy is None:
+        return {}
     kept = proxy.retained
-    return share(predict(model, proxy.images[kept]) == proxy.probabilities[kept].argmax(-1))
+    same = predict(model, proxy.images[kept]) == proxy.probabilities[kept].argmax(-1)
+    return {AGREEMENT: share(same)}
 
 
 def counted(answers: Tensor, classes: list[str]) -> dict[str, int]:

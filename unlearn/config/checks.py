@@ -9,16 +9,18 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from unlearn.baselines import Baseline
 from unlearn.config.compose import CONF
 from unlearn.config.ranges import check_ranges
 from unlearn.config.schema import Config
 from unlearn.data import SOURCES
 from unlearn.errors import UserError, choices
+from unlearn.methods import Method
 from unlearn.models import MODELS, ORIGINS
 from unlearn.models.origin import GIVEN
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
-from unlearn.scenarios.base import shot_count
+from unlearn.scenarios.base import needs_whole_class, shot_count
 
 
 def check_loggers(loggers: Mapping[str, Any]) -> None:
@@ -66,9 +68,13 @@ def check(cfg: Config) -> None:
         raise choices("model", cfg.model.name, known)
     cfg.model.check()
     check_scenario(cfg)
-    if cfg.baseline is not None:
-        cfg.baseline.check(cfg.scenario)
     told = cfg.scenario.whole_class or cfg.scenario.may_be_whole_class
+    if isinstance(cfg.baseline, Baseline):
+        cfg.baseline.check(cfg.scenario)
+    if isinstance(cfg.baseline, Method):
+        cfg.baseline.check(cfg.intention)
+        if cfg.baseline.needs_whole_class and not told:
+            raise UserError("baseline", needs_whole_class(cfg.baseline.name, cfg.scenario.name))
     if cfg.filtration.whole_class and not told:
         able = [n for n in SCENARIOS if SCENARIOS[n].whole_class]
         raise UserError(
@@ -119,7 +125,7 @@ def refuse_data(cfg: Config) -> None:
         UserError: naming the key.
     """
     own = cfg.scenario.name
-    if cfg.baseline is not None:
+    if isinstance(cfg.baseline, Baseline):
         raise UserError("baseline", f"{cfg.baseline.name} needs the training data; {own} has none")
     if cfg.data != "none":
         raise UserError("data", f"{cfg.data}: {own} has no training data; leave it out")

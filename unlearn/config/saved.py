@@ -10,9 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from unlearn.baselines import BASELINES
 from unlearn.config.compose import typed
-from unlearn.config.schema import Config
+from unlearn.config.schema import COMPETITORS, Config
 from unlearn.errors import UserError
 from unlearn.models import model_class
 from unlearn.registry import Registry
@@ -23,7 +22,7 @@ from unlearn.scenarios import SCENARIOS
 CHOSEN: Mapping[str, Registry[Any]] = {
     "scenario": SCENARIOS,
     "intention": INTENTIONS,
-    "baseline": BASELINES,
+    "baseline": COMPETITORS,
 }
 
 

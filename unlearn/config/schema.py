@@ -10,17 +10,24 @@ import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from unlearn.baselines import BASELINES, Baseline
+from unlearn.baselines import BASELINES
 from unlearn.engine.augment import Augment
 from unlearn.engine.precision import Precision
 from unlearn.filtration import FiltrationConfig
 from unlearn.inversion import InversionConfig
+from unlearn.methods import METHODS, Competitor
 from unlearn.models import MODELS, ORIGINS, AnyModel, model_class
 from unlearn.registry import Registry
 from unlearn.relearning import INTENTIONS, Intention, RelearningConfig
 from unlearn.scenarios import SCENARIOS, Scenario
 from unlearn.standins import STANDINS, StandIn
 from unlearn.training import TrainingConfig
+
+# What ``baseline`` may name: methods that are given what ours is, and those that see all the data.
+COMPETITORS: Registry[type[Competitor]] = Registry("baseline")
+for _kind in (METHODS, BASELINES):
+    for _name in _kind:
+        COMPETITORS.register(_name)(_kind[_name])
 
 
 @dataclass
@@ -29,7 +36,7 @@ class Config:
 
     scenario: Scenario = MISSING
     intention: Intention = MISSING
-    baseline: Baseline | None = None
+    baseline: Competitor | None = None
     proxy: StandIn | None = None
     shot: int | float | str = MISSING
     seed: int = MISSING
@@ -85,7 +92,7 @@ def register() -> None:
     registries: dict[str, Registry[Any]] = {
         "scenario": SCENARIOS,
         "intention": INTENTIONS,
-        "baseline": BASELINES,
+        "baseline": COMPETITORS,
         "proxy": STANDINS,
     }
     for group, registry in registries.items():

@@ -53,7 +53,7 @@ class Made:
 
 
 def few_shot(place: Run, problem: Problem, classes: list[str], fit: Fit, stages: Stages) -> Made:
-    """Ours: the unlearner is handed the model, the shots and the intention, and no data.
+    """Ours, or a method that is handed the same: model, shots and intention, and no data.
 
     Raises:
         UserError: naming the setting; where nothing could be separated, with pictures.
@@ -69,9 +69,11 @@ def few_shot(place: Run, problem: Problem, classes: list[str], fit: Fit, stages:
     except NotSeparable as error:
         raise _shown(error, place, classes) from error
     proxy, generator = result.proxy, result.generator
-    facts: dict[str, Any] = {"samples": len(proxy.conditions)}
+    facts: dict[str, Any] = {"chosen": result.chosen} if result.chosen else {}
     figures: dict[str, Callable[[], Any]] = {}
-    if generator is not None:
+    if proxy is not None:
+        facts["samples"] = len(proxy.conditions)
+    if proxy is not None and generator is not None:
         facts |= {"target_like": int(proxy.target_like.sum()), "threshold": result.threshold}
         figures = {
             "samples": lambda: pictures.draw_samples(generator, classes, "generator"),

@@ -109,6 +109,12 @@ class Scenario(ABC):
 SCENARIOS: Registry[type[Scenario]] = Registry("scenario")
 
 
+def needs_whole_class(what: str, scenario: str) -> str:
+    """Why something cannot be in a scenario that forgets no whole class, in words."""
+    able = ", ".join(name for name in SCENARIOS if SCENARIOS[name].whole_class)
+    return f"{what} needs a scenario that forgets a whole class: {able}; {scenario} does not"
+
+
 def load_task(
     scenario: Scenario, data: str, data_dir: Path, size: int | None, per_class: int | None
 ) -> Task:

@@ -9,13 +9,16 @@ from dataclasses import asdict, replace
 import torch
 from torch import nn
 
+from unlearn.baselines import Baseline
 from unlearn.config import Config
 from unlearn.engine.fitting import gpu_layout
 from unlearn.engine.store import hash_of
 from unlearn.inversion import Inverter, build_generator
+from unlearn.methods import Method
 from unlearn.models import Classifier, build
 from unlearn.problem import Interface, Problem
 from unlearn.scenarios import Task
+from unlearn.scenarios.base import shot_count
 
 # Images in a timed step, and seconds: where a step of the real size would not take longer, it is
 # timed, since one of few images costs more than its share.
@@ -43,8 +46,11 @@ def stage_seconds(
     image = timed[key]
     trained = 0 if cfg.model.file is not None else cfg.training.epochs
     seconds = {"training": image * trained * len(task.train)}
-    if cfg.baseline is not None:
+    if isinstance(cfg.baseline, Baseline):
         return seconds | {cfg.baseline.name: image * cfg.baseline.passes(cfg.training, task)}
+    if isinstance(cfg.baseline, Method):
+        shots = shot_count(cfg.shot, int(task.forget.sum()))
+        return seconds | {cfg.baseline.name: image * cfg.baseline.passes(shots)}
     key = hash_of([key, asdict(cfg.inversion), asdict(cfg.augment)])
     if key not in timed:
         timed[key] = _inversion_seconds(cfg, task, device)
