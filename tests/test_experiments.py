@@ -26,7 +26,8 @@ TABLES = {
     "fig3": 2,
     "fig4": 4,
     "best": 20,
-    "switches": 56,
+    "switches": 114,
+    "switches_demo": 56,
 }
 
 
