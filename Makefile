@@ -7,10 +7,10 @@ demo: setup
 	$(BIN)/python run.py scenario=7noisymnist intention=cor shot=0.3 scale=demo
 
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 test-fast: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 report: setup
 	$(BIN)/python -m unlearn.report

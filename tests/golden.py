@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.helpers import doubles, problem_of, small_classifier, small_net, small_task
+from tests.helpers import doubles, problem_of, small_classifier, small_net, small_task, sure_problem
 from unlearn.baselines import BASELINES, Baseline, BaselineStage, FullAccess
 from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import Fit
@@ -36,6 +36,7 @@ from unlearn.evaluation import MEASURES, VERSION, distances, evaluate
 from unlearn.filtration import Filtration, FiltrationConfig, Proxy, knee
 from unlearn.inversion import Generator, Inversion, InversionConfig
 from unlearn.inversion.invert import Weights
+from unlearn.methods import METHODS, MethodStage
 from unlearn.models import ModelConfig
 from unlearn.problem import Problem
 from unlearn.relearning import INTENTIONS, Intention, Relearning, RelearningConfig
@@ -262,6 +263,26 @@ BASELINE_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+METHOD_SETTINGS: dict[str, dict[str, Any]] = {
+    "ascent": {"batch_size": 4},
+    "random_label": {"moving": 0.5},
+    "delete": {"weight_decay": 1e-3},
+    "boundary_shrink": {},
+    "mu_mis": {},
+    "adv_imp": {"eps": 0.5, "iterations": 2, "copies": 3, "copies_in_step": 8},
+    "finetune_shots": {"batchnorm": "train"},
+    "pour": {},
+}
+
+
+def method(name: str) -> Values:
+    """Three steps, too small for any shot to be called otherwise."""
+    few = {} if name == "pour" else {"lr": 1e-5, "steps": 3}
+    made = METHODS[name](name=name, **few, **METHOD_SETTINGS[name])
+    intention = INTENTIONS["cor" if made.needs_correct_label else "neg"]()
+    return entry(MethodStage(made, intention).make(sure_problem(), Fit()))
+
+
 def written_classifier(seed: int = 1) -> nn.Module:
     """A classifier that was not trained but has seen images, in eval mode."""
     model = small_classifier(seed)
@@ -320,6 +341,7 @@ STAGES: dict[str, Golden] = {
     "filtration": Golden(Filtration.VERSION, filtration),
     "relearning": Golden(Relearning.VERSION, relearning),
     "evaluation": Golden(VERSION, evaluation),
+    **{name: Golden(METHODS[name].VERSION, partial(method, name)) for name in METHOD_SETTINGS},
     **{name: Golden(STANDINS[name].VERSION, partial(standin, name)) for name in STANDIN_SETTINGS},
     **{
         name: Golden(BASELINES[name].VERSION, partial(baseline, name)) for name in BASELINE_SETTINGS

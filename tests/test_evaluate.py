@@ -23,6 +23,7 @@ from unlearn.baselines import BASELINES
 from unlearn.cli import main
 from unlearn.config import resolve
 from unlearn.config.saved import read_config
+from unlearn.config.schema import COMPETITORS
 from unlearn.engine.device import checkout
 from unlearn.evaluation import MEASURES, VERSION, Evidence, evaluate
 from unlearn.relearning import INTENTIONS
@@ -113,12 +114,12 @@ def test_every_intention_is_read_back(name: str, tmp_path: Path) -> None:
     assert back.intention.scrub_epochs == 7
 
 
-@pytest.mark.parametrize("name", BASELINES.list())
+@pytest.mark.parametrize("name", COMPETITORS.list())
 def test_every_baseline_is_read_back(name: str, tmp_path: Path) -> None:
     cfg = resolve([f"baseline={name}", "scenario=class_mnist"])
     back = told(cfg, tmp_path)
     assert back == cfg
-    assert type(back.baseline) is BASELINES[name]
+    assert type(back.baseline) is COMPETITORS[name]
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,7 @@ def test_the_unlearner_cannot_reach_training_data() -> None:
     reached = reachable("unlearn.forget")
     assert {"unlearn.inversion.invert", "unlearn.filtration.filtrate"} <= reached
     assert {"unlearn.relearning.relearn", "unlearn.relearning.intentions.std"} <= reached
+    assert {"unlearn.methods.delete", "unlearn.methods.pour"} <= reached
     barred = ("data", "scenarios", "training", "baselines", "pipeline", "config")
     assert not [m for m in reached if m.startswith(tuple(f"unlearn.{b}" for b in barred))]
     outside = {i.split(".")[0] for m in reached if (path := file_of(m)) for i in imports(path)}
@@ -243,8 +244,14 @@ def test_the_unlearner_cannot_reach_training_data() -> None:
 def test_a_fresh_process_that_imports_the_library_call_loads_neither_hydra_nor_data() -> None:
     code = """
 import sys
-import unlearn.forget
-barred = ("hydra", "omegaconf", "mlxtend", "unlearn.data", "unlearn.scenarios", "unlearn.config")
+import torch, unlearn.forget
+barred = ("hydra", "omegaconf", "mlxtend", "unlearn.data", "unlearn.scenarios", "unlearn.config",
+          "unlearn.baselines", "unlearn.training")
+assert "unlearn.methods.delete" in sys.modules
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+model[1].bias.data[0] = 3.0
+result = unlearn.forget(model, torch.rand(4, 1, 8, 8), [0] * 4, method="delete")
+assert list(result.stages) == ["delete"] and result.proxy is None
 print([m for m in sys.modules if any(m == b or m.startswith(b + ".") for b in barred)])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

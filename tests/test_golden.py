@@ -20,6 +20,7 @@ from unlearn.engine.augment import Augment
 from unlearn.evaluation import MEASURES, attacks
 from unlearn.filtration import knee
 from unlearn.inversion import Inverter, losses
+from unlearn.methods import METHODS, adv_imp, steps
 from unlearn.relearning import INTENTIONS, lesson, relearn
 from unlearn.relearning.intentions.cor import Cor
 from unlearn.relearning.intentions.neg import Neg
@@ -39,7 +40,8 @@ def test_every_stage_is_recorded() -> None:
     record = golden.load()
     baselines = set(BASELINES.list()) - {"original"}  # which computes nothing
     stages = {"training", "inversion", "filtration", "relearning", "evaluation"}
-    assert set(record) == set(golden.STAGES) == stages | baselines | set(STANDINS)
+    others = baselines | set(STANDINS) | set(METHODS)
+    assert set(record) == set(golden.STAGES) == stages | others
     assert set(INTENTIONS) <= set(record["relearning"]["values"])
     assert set(INTENTIONS) == set(record["oracle"]["values"])
     measured = record["evaluation"]["values"]["measures"]
@@ -137,6 +139,11 @@ def swapped_teachers(patch: Patch) -> None:
     patch.setattr(incompetent, "l_teachers", lambda s, good, bad, d_e: plain(s, bad, good, d_e))
 
 
+def halved(x: Tensor) -> Tensor:
+    """Half the norm of images (n, C, H, W)."""
+    return x.square().sum((1, 2, 3), keepdim=True).sqrt() / 2
+
+
 def brighter(name: str) -> Callable[[Patch], None]:
     """Other images of a stand-in."""
 
@@ -180,6 +187,11 @@ CHANGES: dict[str, tuple[str, Callable[[Patch], None]]] = {
         "logit_mask",
         lambda patch: patch.setattr(logit_mask, "MASKED", logit_mask.MASKED / 2),
     ),
+    "ascent: BatchNorm": (
+        "ascent",
+        lambda patch: patch.setattr(steps, "freeze_batchnorm", lambda model: None),
+    ),
+    "adv_imp: attack": ("adv_imp", lambda patch: patch.setattr(adv_imp, "norms", halved)),
     **{f"{name}: images": (name, brighter(name)) for name in STANDINS},
     "evaluation: attack": ("evaluation", milder_attack),
     "evaluation: entropy": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from unlearn.engine.store import Entry, Store
 from unlearn.engine.watch import Watch
 from unlearn.filtration import Filtration, FiltrationConfig, Proxy
 from unlearn.inversion import AnyGenerator, Inversion, InversionConfig
+from unlearn.methods import METHODS, Method, MethodStage
 from unlearn.models.adapt import plainly
 from unlearn.problem import Images, Interface, Labels, Problem
 from unlearn.relearning import INTENTIONS, Intention, Relearning, RelearningConfig
@@ -36,6 +37,7 @@ class Settings:
         intentions: values of intentions by name; one that is missing is as in the paper.
         scale: where the values came from.
         proxy: what stands in for D~_r; None is the paper's way, inversion and filtration.
+        method: another method that is given the same; None is ours.
     """
 
     augment: Augment = field(default_factory=Augment)
@@ -46,6 +48,7 @@ class Settings:
     intentions: Mapping[str, Intention] = field(default_factory=dict)
     scale: str = "paper"
     proxy: StandIn | None = None
+    method: Method | None = None
 
     def intention(self, name: str) -> Intention:
         """The intention of a name.
@@ -59,6 +62,8 @@ class Settings:
         self, intention: Intention, correct: int | None = None, watch: Watch | None = None
     ) -> list[Stage]:
         """The stages of a call with these settings, in their order."""
+        if self.method is not None:
+            return [MethodStage(self.method, intention, correct)]
         if self.proxy is not None:
             first: list[Stage] = [StandInStage(self.proxy, self.filtration)]
         else:
@@ -73,25 +78,28 @@ class Result:
     Attributes:
         model: the unlearned model, in eval mode, on the given model's device and of its types;
             without what wrapped it (``torch.compile``, ``DataParallel``).
-        proxy: the samples that stood in for the training data, with their split, on the CPU.
-        threshold: the distance t_f below which samples are target-like.
-        history: losses over the steps of ``inversion`` and ``relearning``.
+        proxy: the samples that stood in for the training data, with their split, on the CPU; None
+            for another method.
+        threshold: the distance t_f below which samples are target-like; None for another method.
+        history: losses over the steps of ``inversion`` and ``relearning``, or of another method.
         seconds: duration of each stage, as first computed.
         generator: the trained generator, in eval mode; None if something else stood in for D~_r.
         predictions: with a watch, for ``relearning`` the numbers of its ``epoch``s and for each
             the ``counts`` of predictions in every class.
         stages: the keys under which the stages are kept, and ``versions`` of their code.
+        chosen: what another method chose by itself, its learning rate ``lr`` first.
     """
 
     model: nn.Module
-    proxy: Proxy
-    threshold: float
+    proxy: Proxy | None
+    threshold: float | None
     history: dict[str, list[dict[str, float]]]
     seconds: dict[str, float]
     generator: AnyGenerator | None
     predictions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     stages: dict[str, str] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 def forget(
@@ -103,6 +111,7 @@ def forget(
     *,
     augment: Augment | None = None,
     settings: Settings | None = None,
+    method: str | Method | None = None,
     seed: int = 0,
     penultimate: str | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
@@ -120,14 +129,15 @@ def forget(
             its parameters, in float64 if they are, else in float32. Parameters that do not require
             gradients stay as they are, unless none does. ``torch.compile``, ``DataParallel`` and
             their like are taken off.
-        shots: the given part of D_e, floats (k, C, H, W) in [0, 1], a tensor or an array; H and W
-            multiples of 4.
+        shots: the given part of D_e, floats (k, C, H, W) in [0, 1], a tensor or an array.
         labels: what the model answers on them and shall not, (k,), all the same; a tensor, an
             array or a list.
         intention: ``std``, ``unt``, ``neg``, ``cor``, or one with settings of its own.
         correct_labels: for ``cor``, the right labels (k,), all the same.
         augment: what the model was trained to withstand, if other than the settings say.
         settings: from ``unlearn.settings``; the paper's by default.
+        method: another method that is given the same, by its name (``ascent``, ``delete``, ...) or
+            one with settings of its own; None is ours. docs/methods.md says what there is.
         seed: of everything random.
         penultimate: the layer whose output is the embedding; needed only if the model does not
             end in a linear layer.
@@ -153,8 +163,14 @@ def forget(
         unlearn.errors.UserError: labels: 3 is not one of the model's 3 classes
     """
     chosen = settings or Settings()
+    if isinstance(method, str):
+        method = METHODS[method]()
+    if method is not None:
+        chosen = replace(chosen, method=method)
     if isinstance(intention, str):
         intention = chosen.intention(intention)
+    if chosen.method is not None:
+        chosen.method.check(intention)
     interface = Interface(penultimate, normalize)
     with plainly(model):
         problem = Problem.of(
@@ -171,7 +187,10 @@ def forget(
 def few_shot_unlearn(
     problem: Problem, intention: Intention, settings: Settings, fit: Fit, stages: Stages
 ) -> Result:
-    """Inversion, filtration, relearning (Section 4): the whole method."""
+    """Inversion, filtration, relearning (Section 4): the whole method; or another one.
+
+    What either is given is the same: the problem and the intention.
+    """
     fit.precision.check(problem.device)
     problem.warn()
 
@@ -179,6 +198,9 @@ def few_shot_unlearn(
         with seeded_init(problem.seed, stage.name):  # for models that draw in eval mode
             return stages.run(stage, make)
 
+    if settings.method is not None:
+        only = MethodStage(settings.method, intention, problem.correct)
+        return by_method(problem, run(only, lambda: only.make(problem, fit)), stages)
     history: dict[str, list[dict[str, float]]] = {}
     generator = sampler = None
     if settings.proxy is not None:
@@ -207,3 +229,30 @@ def few_shot_unlearn(
         stages.keys,
         stages.versions,
     )
+
+
+def by_method(problem: Problem, made: Entry, stages: Stages) -> Result:
+    """What another method made."""
+    (name,) = list(stages.keys)[-1:]
+    state, remark = made
+    chosen = remark["chosen"]
+    history = {name: remark["history"], f"{name}_lr": rates(chosen.get("tried", []))}
+    return Result(
+        problem.repaired(state),
+        None,
+        None,
+        {stage: rows for stage, rows in history.items() if rows},
+        stages.seconds,
+        None,
+        stages=stages.keys,
+        versions=stages.versions,
+        chosen=chosen,
+    )
+
+
+def rates(tried: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The learning rates that were tried, as rows of a history: their number is the step."""
+    return [
+        {"step": number, "lr": row["lr"], "held": row["held"], "steps": row["steps"]}
+        for number, row in enumerate(tried, 1)
+    ]

@@ -3,46 +3,39 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from unlearn.baselines import BaselineStage, FullAccess
-from unlearn.config import Config, check, method_of, unlearner_settings
-from unlearn.engine.device import checkout, hardware, pick_device
+from unlearn.baselines import Baseline, BaselineStage, FullAccess
+from unlearn.config import Config, check, method_of
+from unlearn.engine.device import pick_device
 from unlearn.engine.fitting import Fit
 from unlearn.engine.predict import predict
 from unlearn.engine.seeding import seeded_init
 from unlearn.engine.stages import Computed, Stages
 from unlearn.engine.store import Store, fingerprint, state_of, write_text
 from unlearn.engine.watch import Watch
-from unlearn.errors import UserError
-from unlearn.evaluation import VERSION, Evaluation, accuracies, evaluate, share
-from unlearn.filtration import NotSeparable, Proxy
-from unlearn.forget import few_shot_unlearn
+from unlearn.evaluation import Evaluation, accuracies, evaluate, share
 from unlearn.models import Classifier
 from unlearn.models.checkpoint import load_checkpoint
 from unlearn.problem import Interface, Problem
+from unlearn.repair import Repair
 from unlearn.runs import pictures
-from unlearn.runs.record import Record, StageRecord, history_csv
-from unlearn.runs.run import PACKAGE, Run, network_for
+from unlearn.runs.made import Made, few_shot, made_by, provenance
+from unlearn.runs.record import Record, history_csv
+from unlearn.runs.run import Run, check_network, network_for
 from unlearn.runs.tracking import Tracker, tracker
-from unlearn.scenarios import Shots, Task, load_task, shot_mask, take_shots
+from unlearn.scenarios import Own, Shots, Task, load_task, shot_mask, take_shots
 from unlearn.sweep.estimate import duration_in_words, stage_seconds
 from unlearn.training import Training
-from unlearn.version import __version__
 
 log = logging.getLogger(__name__)
-
-LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "kneed")
 
 
 def run(cfg: Config, job: int = 0) -> Record:
@@ -61,38 +54,24 @@ def run(cfg: Config, job: int = 0) -> Record:
         return record
     device = pick_device(cfg.device, job)
     cfg.networks.check(device)
+    if isinstance(cfg.scenario, Own):
+        repair = Repair.of(place, device)
+        return computed(place, repair.compute)
     task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
     shots = take_shots(task, cfg.shot, cfg.seed)
+    check_network(cfg, task)
+    return computed(place, lambda track: Job(place, device, task, shots, track).compute())
+
+
+def computed(place: Run, compute: Callable[[Tracker], Record]) -> Record:
+    """A run's record, computed by one process at a time."""
     place.begin()
     with place.locked():
         if record := place.finished():  # by another process, meanwhile
             return record
-        with tracker(cfg, place.folder, place.hash) as track:
-            record = Job(place, device, task, shots, track).compute()
+        with tracker(place.cfg, place.folder, place.hash) as track:
+            record = compute(track)
         return place.finished() or record
-
-
-@dataclass
-class Made:
-    """What a method made of the original.
-
-    Attributes:
-        model: the unlearned model, in eval mode.
-        history: losses of each stage.
-        stages: what made it.
-        predictions: answers on the test D_e over each stage's epochs, if asked for.
-        facts: what else the record says of the method.
-        figures: pictures by name, drawn when they are written.
-        proxy: the samples that stood in for the training data; ours only.
-    """
-
-    model: nn.Module
-    history: dict[str, list[dict[str, float]]]
-    stages: dict[str, StageRecord]
-    predictions: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, Callable[[], Any]] = field(default_factory=dict)
-    proxy: Proxy | None = None
 
 
 @dataclass
@@ -132,7 +111,8 @@ class Job:
         before = predict(original, task.test.x)
         accuracy = accuracies(task, before)
         log.info("original: D_r %.2f %%, D_e %.2f %%", *(100 * v for v in accuracy.values()))
-        made = self.baseline(original) if cfg.baseline is not None else self.few_shot(original)
+        sees_all = isinstance(cfg.baseline, Baseline)
+        made = self.baseline(original) if sees_all else self.few_shot(original)
         made = replace(
             made,
             history={**trained.history, **made.history},
@@ -155,8 +135,8 @@ class Job:
         training = Training(cfg.training, cfg.model, cfg.augment, self.fit.watch)
         with seeded_init(cfg.training.seed, "original"):
             model = network_for(cfg, task)
-        if cfg.model.checkpoint is not None:
-            load_checkpoint(model, cfg.model.checkpoint)
+        if cfg.model.file is not None:
+            load_checkpoint(model, cfg.model.file)
             model.to(self.device).eval()
             return model, Made(model, {"training": []}, {})
         stages = self.stages({"data": fingerprint({"x": task.train.x, "y": task.train.y})})
@@ -168,47 +148,18 @@ class Job:
         return model, Made(model, {"training": remark["history"]}, made_by(stages), seen)
 
     def few_shot(self, original: Classifier) -> Made:
-        """Ours: the unlearner is handed the model, the shots and the intention, and no data."""
+        """Ours, or a method that is handed the same: model, shots and intention, and no data."""
         cfg, task, shots = self.cfg, self.task, self.shots
-        folder = self.place.folder / "pictures"
         correct = None if task.correct is None else torch.full_like(shots.labels, task.correct)
-        pictures.save(pictures.draw_shots(shots.images), folder / "shots.png")
         problem = Problem.of(
             original, shots.images, shots.labels, correct, cfg.augment, cfg.seed, Interface()
         )
-        grid = pictures.SampleGrid(folder, task.classes, cfg.inversion.grid_every)
-        fit, settings = replace(self.fit, callbacks=(grid,)), unlearner_settings(cfg)
-        stages = self.stages(problem.key)
-        try:
-            result = few_shot_unlearn(problem, cfg.intention, settings, fit, stages)
-        except NotSeparable as error:
-            raise self.shown(error) from error
-        proxy, generator = result.proxy, result.generator
-        facts: dict[str, Any] = {"samples": len(proxy.conditions)}
-        figures: dict[str, Callable[[], Any]] = {}
-        if generator is not None:
-            facts |= {"target_like": int(proxy.target_like.sum()), "threshold": result.threshold}
-            figures = {
-                "samples": lambda: pictures.draw_samples(generator, task.classes, "generator"),
-                "filtration": lambda: pictures.draw_filtration(proxy, task.classes),
-                "knee": lambda: pictures.draw_knee(proxy),
-            }
-        made = made_by(stages)
-        return Made(result.model, result.history, made, result.predictions, facts, figures, proxy)
-
-    def shown(self, error: NotSeparable) -> UserError:
-        """The error, with pictures of the samples that could not be split."""
-        folder = self.place.folder / "pictures"
-        if error.proxy is not None:
-            filtration = pictures.draw_filtration(error.proxy, self.task.classes)
-            pictures.save(filtration, folder / "filtration.png")
-            pictures.save(pictures.draw_knee(error.proxy), folder / "knee.png")
-        return UserError(error.key, f"{str(error).split(': ', 1)[1]} (pictures in {folder})")
+        return few_shot(self.place, problem, task.classes, self.fit, self.stages(problem.key))
 
     def baseline(self, original: Classifier) -> Made:
         """A baseline: it is handed all of D and D_e."""
         cfg, task, baseline = self.cfg, self.task, self.cfg.baseline
-        assert baseline is not None
+        assert isinstance(baseline, Baseline)
         given = shot_mask(task, cfg.shot, cfg.seed) if "shot" in baseline.uses else task.forget
 
         def fresh() -> nn.Module:
@@ -254,7 +205,7 @@ class Job:
     def given(self) -> str:
         """What the method is handed, in words."""
         number, all_of_it = len(self.shots.images), int(self.task.forget.sum())
-        if self.cfg.baseline is None:
+        if not isinstance(self.cfg.baseline, Baseline):
             return f"intention {self.cfg.intention.name}, {number} of {all_of_it} images of D_e"
         if "shot" in self.place.settings:
             return f"all of D, {number} of {all_of_it} images of D_e"
@@ -279,44 +230,20 @@ class Job:
         cfg, task, known = self.cfg, self.task, self.place.settings
         original = {f"original_{k}": v for k, v in accuracies(task, before).items()}
         still = [share(p[task.test_forget] == task.target) for p in (before, after.predicted)]
-        commit, dirty = checkout()
         return Record(
-            scenario=cfg.scenario.name,
-            method=method_of(cfg),
-            intention=cfg.intention.name if "intention" in known else None,
-            shot=known.get("shot"),
+            **provenance(self.place, made, self.device),
             shots=len(self.shots.images) if "shot" in known else int(task.forget.sum()),
-            seed=known.get("seed"),
-            scale=cfg.scale,
-            data=cfg.data,
             note=task.source.note,
             classes=task.classes,
-            experiment=cfg.experiment,
-            config=known,
-            config_hash=self.place.hash,
             metrics={**after.metrics, **original},
             still_target={"before": still[0], "after": still[1]},
             seconds={
                 **{name: stage.seconds for name, stage in made.stages.items()},
                 "evaluation": after.seconds,
             },
-            stages=made.stages,
             weights=weights,
             measures=after.measures,
-            measured=VERSION,
-            commit=commit,
-            dirty=dirty,
-            threads=torch.get_num_threads(),
-            precision=cfg.networks.in_words(self.device),
-            hardware=hardware(self.device),
-            versions={
-                PACKAGE: __version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in LIBRARIES},
-            },
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
             predictions=made.predictions if cfg.track_predictions else None,
-            **made.facts,
         )
 
     def draw(self, made: Made, before: torch.Tensor, after: torch.Tensor) -> None:
@@ -330,11 +257,3 @@ class Job:
         given = self.shots.images if limited else task.train.x[task.forget].float() / 255
         overview = pictures.draw_overview(given, made.proxy, task.test.x[chosen], *texts)
         pictures.save(overview, folder / "overview.png")
-
-
-def made_by(stages: Stages) -> dict[str, StageRecord]:
-    """Finished stages, for the record."""
-    return {
-        name: StageRecord(key, stages.versions[name], stages.seconds[name])
-        for name, key in stages.keys.items()
-    }

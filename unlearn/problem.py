@@ -198,11 +198,11 @@ class Problem:
 def _images(shots: Images) -> Tensor:
     """The shots as a tensor of floats in [0, 1], of its own memory."""
     images = _tensor("shots", shots)
-    if images.dim() != 4 or not len(images) or images.shape[2] % 4 or images.shape[3] % 4:
+    if images.dim() != 4 or not images.numel():
         last = images.dim() == 4 and images.shape[1] > 4 >= images.shape[3]
         raise UserError(
             "shots",
-            f"{tuple(images.shape)} is not (k, C, H, W) with k >= 1 and H, W multiples of 4"
+            f"{tuple(images.shape)} is not (k, C, H, W) with k >= 1"
             + ("; channels come second: shots.permute(0, 3, 1, 2)" if last else ""),
         )
     if not images.is_floating_point():

@@ -17,7 +17,7 @@ from unlearn.engine.seeding import seeded
 from unlearn.engine.stages import Stage
 from unlearn.engine.store import Entry, state_of
 from unlearn.engine.watch import Watch, key_of
-from unlearn.models import ModelConfig
+from unlearn.models import AnyModel
 
 
 @dataclass
@@ -108,14 +108,14 @@ class Training(Stage):
     def __init__(
         self,
         cfg: TrainingConfig,
-        model: ModelConfig,
+        model: AnyModel,
         augment: Augment,
         watch: Watch | None = None,
     ) -> None:
         self.cfg, self.model, self.augment, self.watch = cfg, model, augment, watch
 
     def key(self) -> dict[str, Any]:
-        own = {"training": asdict(self.cfg), "model": asdict(self.model)}
+        own = {"training": asdict(self.cfg), "model": self.model.settings()}
         return {**own, "augment": asdict(self.augment), **key_of(self.watch)}
 
     def make(self, model: nn.Module, data: Images, device: torch.device, fit: Fit) -> Entry:

@@ -9,7 +9,7 @@ from unlearn.config import CONF, Config, resolve
 from unlearn.engine.fitting import gpu_layout
 from unlearn.engine.seeding import seeded, seeded_init
 from unlearn.inversion import Generator, build_generator
-from unlearn.models import ModelConfig, build
+from unlearn.models import AnyModel, build
 from unlearn.problem import Interface, Problem
 
 CLASSES, TARGET, SHOTS = 10, 7, 30
@@ -42,7 +42,8 @@ def shape_of(cfg: Config) -> tuple[int, int, int]:
 def subject(cfg: Config) -> str:
     """The network and its images, in words."""
     channels, height, width = shape_of(cfg)
-    return f"{cfg.model.name} of width {cfg.model.width}, {channels}x{height}x{width}"
+    wide = getattr(cfg.model, "width", "its own")
+    return f"{cfg.model.name} of width {wide}, {channels}x{height}x{width}"
 
 
 def random_images(number: int, shape: tuple[int, int, int]) -> Tensor:
@@ -51,7 +52,7 @@ def random_images(number: int, shape: tuple[int, int, int]) -> Tensor:
     return torch.randint(0, 256, (number, *shape), generator=rng, dtype=torch.uint8)
 
 
-def classifier(cfg: ModelConfig, channels: int) -> nn.Module:
+def classifier(cfg: AnyModel, channels: int) -> nn.Module:
     """Untrained, in eval mode."""
     with seeded_init(0, "bench"):
         return build(cfg, channels, CLASSES, [0.5] * channels, [0.3] * channels).eval()

@@ -16,6 +16,7 @@ from unlearn.engine.fitting import Fit
 from unlearn.engine.stages import Stage
 from unlearn.engine.store import Entry, state_of
 from unlearn.errors import UserError
+from unlearn.methods import Competitor
 from unlearn.registry import Registry
 from unlearn.relearning import Intention
 from unlearn.scenarios import Scenario, Task
@@ -67,19 +68,13 @@ class Outcome:
 
 
 @dataclass
-class Baseline(ABC):
+class Baseline(Competitor, ABC):
     """One baseline. One file with one registered class and one YAML adds another.
 
     Attributes:
-        VERSION: raised whenever its code gives other numbers than before.
-        uses: which of the knobs ``intention``, ``shot`` and ``seed`` change its result.
-        aim: the intention whose oracle it is measured against; None is the run's own.
         stages: names of the stages that it computes and that are worth keeping.
     """
 
-    VERSION: ClassVar[int] = 1
-    uses: ClassVar[frozenset[str]] = frozenset({"seed"})
-    aim: ClassVar[str | None] = None
     stages: ClassVar[tuple[str, ...]] = ()
     name: str = MISSING
 

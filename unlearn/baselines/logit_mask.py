@@ -16,7 +16,8 @@ from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome
 from unlearn.errors import UserError
 from unlearn.models.adapt import copied
 from unlearn.models.probe import head_of
-from unlearn.scenarios import SCENARIOS, Scenario
+from unlearn.scenarios import Scenario
+from unlearn.scenarios.base import needs_whole_class
 
 # Its softmax is 0 in float32, and unlike minus infinity it keeps every loss and gradient finite.
 MASKED = -1e4
@@ -32,12 +33,7 @@ class LogitMask(Baseline):
 
     def check(self, scenario: Scenario) -> None:
         if not scenario.whole_class:
-            able = [name for name in SCENARIOS if SCENARIOS[name].whole_class]
-            raise UserError(
-                "baseline",
-                f"logit_mask needs a scenario that forgets a whole class: {', '.join(able)}; "
-                f"{scenario.name} does not",
-            )
+            raise UserError("baseline", needs_whole_class("logit_mask", scenario.name))
 
     @torch.no_grad()
     def unlearn(self, access: FullAccess) -> Outcome:

@@ -7,14 +7,20 @@ from importlib.util import find_spec
 from pydoc import ErrorDuringImport, locate
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from unlearn.baselines import Baseline
+from unlearn.config.compose import CONF
 from unlearn.config.ranges import check_ranges
 from unlearn.config.schema import Config
 from unlearn.data import SOURCES
 from unlearn.errors import UserError, choices
-from unlearn.models import MODELS
+from unlearn.methods import Method
+from unlearn.models import MODELS, ORIGINS
+from unlearn.models.origin import GIVEN
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
-from unlearn.scenarios.base import shot_count
+from unlearn.scenarios.base import needs_whole_class, shot_count
 
 
 def check_loggers(loggers: Mapping[str, Any]) -> None:
@@ -58,16 +64,18 @@ def check(cfg: Config) -> None:
             raise UserError(key, f"needs a folder: {key}=...")
     check_loggers(cfg.logger)
     shot_count(cfg.shot, 2**62)
-    for key, value, names in (
-        ("model", cfg.model.name, MODELS.list()),
-        ("data", cfg.data, SOURCES.list()),
-    ):
-        if value not in names:
-            raise choices(key, value, names)
-    cfg.scenario.check()
-    if cfg.baseline is not None:
+    if cfg.model.name not in (known := [*MODELS, *ORIGINS]):
+        raise choices("model", cfg.model.name, known)
+    cfg.model.check()
+    check_scenario(cfg)
+    told = cfg.scenario.whole_class or cfg.scenario.may_be_whole_class
+    if isinstance(cfg.baseline, Baseline):
         cfg.baseline.check(cfg.scenario)
-    if cfg.filtration.whole_class and not cfg.scenario.whole_class:
+    if isinstance(cfg.baseline, Method):
+        cfg.baseline.check(cfg.intention)
+        if cfg.baseline.needs_whole_class and not told:
+            raise UserError("baseline", needs_whole_class(cfg.baseline.name, cfg.scenario.name))
+    if cfg.filtration.whole_class and not told:
         able = [n for n in SCENARIOS if SCENARIOS[n].whole_class]
         raise UserError(
             "filtration.whole_class",
@@ -84,3 +92,52 @@ def check(cfg: Config) -> None:
             f"{', '.join(able)}; {cfg.scenario.name} allows "
             f"{', '.join(n for n in INTENTIONS if not INTENTIONS[n].needs_correct_label)}",
         )
+
+
+def check_scenario(cfg: Config) -> None:
+    """Refuse settings of the scenario that cannot be, and what it has no data for.
+
+    Raises:
+        UserError: naming the key and what is allowed.
+    """
+    if cfg.scenario.needs_data:
+        if cfg.data not in SOURCES.list():
+            raise choices("data", cfg.data, SOURCES.list())
+        for name in GIVEN:
+            if getattr(cfg.model, name) is not None:
+                raise UserError(f"model.{name}", "is for scenario=own; images come from the data")
+        cfg.scenario.check()
+        return
+    refuse_data(cfg)
+    cfg.scenario.check()
+    uses_correct = cfg.intention.needs_correct_label
+    if uses_correct and getattr(cfg.scenario, "correct", None) is None:
+        raise UserError(
+            "scenario.correct",
+            f"intention {cfg.intention.name} needs the right class: scenario.correct=NAME",
+        )
+
+
+def refuse_data(cfg: Config) -> None:
+    """Refuse what needs a D where there is none.
+
+    Raises:
+        UserError: naming the key.
+    """
+    own = cfg.scenario.name
+    if isinstance(cfg.baseline, Baseline):
+        raise UserError("baseline", f"{cfg.baseline.name} needs the training data; {own} has none")
+    if cfg.data != "none":
+        raise UserError("data", f"{cfg.data}: {own} has no training data; leave it out")
+    if cfg.shot != OmegaConf.load(CONF / "config.yaml").shot:
+        raise UserError("shot", f"{cfg.shot!r}: {own} takes all images of scenario.shots")
+    for key, instead in (
+        ("image_size", "give model.image_size"),
+        ("per_class", "there are no training images"),
+    ):
+        if getattr(cfg, key) is not None:
+            raise UserError(key, f"{getattr(cfg, key)}: not for scenario={own}; {instead}")
+    if cfg.track_predictions:
+        raise UserError("track_predictions", f"true needs the data's test images; {own} has none")
+    if cfg.experiment is not None:
+        raise UserError("experiment", f"{cfg.experiment} needs the paper's data; {own} has none")

@@ -17,6 +17,8 @@ INCIDENTAL = (
     "jobs",
     "threads",
 )
+# What it does not depend on where there is no D.
+WITHOUT_DATA = ("shot", "data", "image_size", "per_class", "training", "track_predictions")
 
 
 def method_of(cfg: Config) -> str:
@@ -31,6 +33,10 @@ def relevant(cfg: Config) -> dict[str, Any]:
     that it does not use.
     """
     values = {k: v for k, v in asdict(cfg).items() if k not in INCIDENTAL}
+    values["model"] = cfg.model.settings()
+    if not cfg.scenario.needs_data:
+        for unused in WITHOUT_DATA:
+            del values[unused]
     values["inversion"]["grid_every"] = 0
     if cfg.baseline is None:
         if cfg.proxy is not None:

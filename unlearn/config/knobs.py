@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from omegaconf import OmegaConf
 
-from unlearn.baselines import BASELINES
 from unlearn.config.compose import names, resolve
+from unlearn.config.schema import COMPETITORS
 from unlearn.data import SOURCES
 from unlearn.engine.precision import PRECISIONS
 from unlearn.program import program
@@ -18,8 +18,8 @@ KNOBS: dict[str, tuple[str, Callable[[], Sequence[str]] | str]] = {
     "scenario": ("what was learnt and what must go", SCENARIOS.list),
     "intention": ("what the model shall answer on it instead", INTENTIONS.list),
     "baseline": (
-        "another method, with all the training data; none is ours",
-        lambda: ["none", *BASELINES.list()],
+        "another method, with the same information or with all the training data; none is ours",
+        lambda: ["none", *COMPETITORS.list()],
     ),
     "proxy": ("what stands in for D~_r", lambda: names("proxy")),
     "shot": ("how much of D_e is given", "a share in (0, 1], or a number of images: 1img, 24img"),

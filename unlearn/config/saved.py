@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from unlearn.baselines import BASELINES
 from unlearn.config.compose import typed
-from unlearn.config.schema import Config
+from unlearn.config.schema import COMPETITORS, Config
 from unlearn.errors import UserError
+from unlearn.models import model_class
 from unlearn.registry import Registry
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
@@ -22,7 +22,7 @@ from unlearn.scenarios import SCENARIOS
 CHOSEN: Mapping[str, Registry[Any]] = {
     "scenario": SCENARIOS,
     "intention": INTENTIONS,
-    "baseline": BASELINES,
+    "baseline": COMPETITORS,
 }
 
 
@@ -38,6 +38,7 @@ def read_config(path: Path) -> Config:
         for key, registry in CHOSEN.items():
             if written.get(key) is not None:
                 schema[key] = OmegaConf.structured(registry[written[key].name])
+        schema.model = OmegaConf.structured(model_class(written.model.name))
         return typed(OmegaConf.merge(schema, written))
     except (OSError, UnicodeError, YAMLError, AttributeError, TypeError) as error:
         raise UserError("config.yaml", f"cannot be read ({error})") from error

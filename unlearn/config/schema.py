@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from unlearn.baselines import BASELINES, Baseline
+from unlearn.baselines import BASELINES
 from unlearn.engine.augment import Augment
 from unlearn.engine.precision import Precision
 from unlearn.filtration import FiltrationConfig
 from unlearn.inversion import InversionConfig
-from unlearn.models import ModelConfig
+from unlearn.methods import METHODS, Competitor
+from unlearn.models import MODELS, ORIGINS, AnyModel, model_class
 from unlearn.registry import Registry
 from unlearn.relearning import INTENTIONS, Intention, RelearningConfig
 from unlearn.scenarios import SCENARIOS, Scenario
 from unlearn.standins import STANDINS, StandIn
 from unlearn.training import TrainingConfig
+
+# What ``baseline`` may name: methods that are given what ours is, and those that see all the data.
+COMPETITORS: Registry[type[Competitor]] = Registry("baseline")
+for _kind in (METHODS, BASELINES):
+    for _name in _kind:
+        COMPETITORS.register(_name)(_kind[_name])
 
 
 @dataclass
@@ -28,7 +36,7 @@ class Config:
 
     scenario: Scenario = MISSING
     intention: Intention = MISSING
-    baseline: Baseline | None = None
+    baseline: Competitor | None = None
     proxy: StandIn | None = None
     shot: int | float | str = MISSING
     seed: int = MISSING
@@ -46,7 +54,7 @@ class Config:
     threads: int | None = None
     image_size: int | None = None
     per_class: int | None = None
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: AnyModel = MISSING
     augment: Augment = field(default_factory=Augment)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     inversion: InversionConfig = field(default_factory=InversionConfig)
@@ -71,8 +79,9 @@ class TableConf:
     rows: dict[str, Any] = field(default_factory=dict)
 
 
+@cache
 def register() -> None:
-    """Put the schema into Hydra's ConfigStore, and what conf/ computes with."""
+    """Put the schema into Hydra's ConfigStore, and what conf/ computes with; once."""
     OmegaConf.register_new_resolver(
         "gpu_share", lambda jobs: min(1.0, torch.cuda.device_count() / jobs), replace=True
     )
@@ -83,12 +92,14 @@ def register() -> None:
     registries: dict[str, Registry[Any]] = {
         "scenario": SCENARIOS,
         "intention": INTENTIONS,
-        "baseline": BASELINES,
+        "baseline": COMPETITORS,
         "proxy": STANDINS,
     }
     for group, registry in registries.items():
         for name in registry:
             store.store(group=group, name=f"{name}_schema", node=registry[name])
+    for name in (*MODELS, *ORIGINS):
+        store.store(group="model", name=f"{name}_schema", node=model_class(name))
 
 
 def whole_class(scenario: str, then: Any = True, otherwise: Any = False) -> Any:

@@ -76,10 +76,10 @@ class Folder(Source):
         """
         train, test = (_listed(data_dir, split) for split in SPLITS)
         _check(data_dir, train.classes, test.classes)
-        notes = _Notes()
+        notes = Notes()
         for path in (*train.others, *test.others):
             notes.add("left out; its name is not that of an image in a class's folder", path)
-        shape = _read(train.images[0], None, _Notes()).size
+        shape = _read(train.images[0], None, Notes()).size
         seen, unseen = (_decoded(found, shape, size, notes) for found in (train, test))
         pair = Pair(seen, unseen, [printable(name) for name in train.classes])
         notes.tell()
@@ -116,7 +116,7 @@ class _Listed:
     others: list[str] = field(default_factory=list)
 
 
-class _Notes:
+class Notes:
     """What is to be said about files: once for all the files that it is true of."""
 
     def __init__(self) -> None:
@@ -141,25 +141,27 @@ class _Notes:
             log.warning("%s: %s%s", printable(paths[0]), printable(message), more)
 
 
-def _kept(entries: Iterable[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
+def not_litter(entries: Iterable[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
+    """What is no system's or editor's file: see ``LITTER``."""
     return [e for e in entries if not e.name.startswith(".") and e.name.lower() not in LITTER]
 
 
-def _is_image(path: str) -> bool:
+def is_image(path: str) -> bool:
+    """Whether a file's name says that it is an image."""
     return path.lower().endswith(EXTENSIONS)
 
 
-def _files(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def files_below(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
     """Every file below a folder that is none of the folders ``above`` (device, inode)."""
     here = os.stat(folder)
     mark = (here.st_dev, here.st_ino)
     if mark in above:
         return
     with os.scandir(folder) as entries:
-        kept = _kept(entries)
+        kept = not_litter(entries)
     for entry in kept:
         if entry.is_dir():
-            yield from _files(entry.path, (*above, mark))
+            yield from files_below(entry.path, (*above, mark))
         else:
             yield entry.path
 
@@ -167,13 +169,13 @@ def _files(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
 def _scan(folder: Path) -> _Listed:
     """All that lies in train/ or test/; ``OSError`` if a folder cannot be read."""
     with os.scandir(folder) as entries:
-        kept = sorted(_kept(entries), key=lambda e: e.name)
+        kept = sorted(not_litter(entries), key=lambda e: e.name)
     classes = [e.name for e in kept if e.is_dir()]
     found = _Listed(classes, others=[e.path for e in kept if not e.is_dir()])
     above = tuple((s.st_dev, s.st_ino) for s in (os.stat(folder.parent), os.stat(folder)))
     for label, name in enumerate(classes):
-        for path in sorted(_files(str(folder / name), above), key=os.path.split):
-            (found.images if _is_image(path) else found.others).append(path)
+        for path in sorted(files_below(str(folder / name), above), key=os.path.split):
+            (found.images if is_image(path) else found.others).append(path)
         found.labels += [label] * (len(found.images) - len(found.labels))
     return found
 
@@ -222,7 +224,7 @@ def _some(names: list[str], most: int = 5) -> str:
     return ", ".join([*map(printable, names[:most]), *more])
 
 
-def _decoded(found: _Listed, shape: tuple[int, int], size: int | None, notes: _Notes) -> Images:
+def _decoded(found: _Listed, shape: tuple[int, int], size: int | None, notes: Notes) -> Images:
     width, height = shape if size is None else (size, size)
     try:
         x = np.empty((len(found.images), 3, height, width), np.uint8)
@@ -239,7 +241,7 @@ def _decoded(found: _Listed, shape: tuple[int, int], size: int | None, notes: _N
     return Images(torch.from_numpy(x), torch.tensor(found.labels))
 
 
-def _read(path: str, shape: tuple[int, int] | None, notes: _Notes) -> Image.Image:
+def _read(path: str, shape: tuple[int, int] | None, notes: Notes) -> Image.Image:
     with naming(path), notes.warned(path):
         rgb = read_rgb(path)
         if shape is not None and rgb.size != shape:

@@ -38,8 +38,12 @@ def printable(text: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Make a ``UserError`` that names the file out of whatever goes wrong with an image."""
+def naming(path: str, key: str = "data_dir") -> Iterator[None]:
+    """Make a ``UserError`` that names the file out of whatever goes wrong with an image.
+
+    Args:
+        key: the setting that is to blame.
+    """
     try:
         yield
     # The readers of damaged files raise almost anything.
@@ -47,9 +51,7 @@ def naming(path: str) -> Iterator[None]:
         why = printable(str(error)) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             why = "no image, or of a kind that is not read"
-        raise UserError(
-            "data_dir", f"the image '{printable(path)}' cannot be read ({why})"
-        ) from error
+        raise UserError(key, f"the image '{printable(path)}' cannot be read ({why})") from error
 
 
 def read_rgb(path: str) -> Image.Image:

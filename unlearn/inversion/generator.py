@@ -27,15 +27,34 @@ class DoublingConv2d(nn.Conv2d):
         return F.conv_transpose2d(input, kernel, self.bias, stride=2, padding=1)
 
 
+BASE = 16  # rows and columns that are doubled, at most
+
+
+def doublings(shape: tuple[int, int, int]) -> int:
+    """How often the generator doubles: until a base of at most 16x16 covers the image, and twice at
+    least.
+
+    Example:
+        >>> [doublings((3, side, side)) for side in (28, 32, 64, 65, 128, 224)]
+        [2, 2, 2, 3, 3, 4]
+    """
+    number = 2
+    while max(shape[1:]) > BASE * 2**number:
+        number += 1
+    return number
+
+
 class Generator(nn.Module):
     """Noise and a condition to an image in [0, 1].
 
-    A linear layer to (8 width, H/4, W/4), then twice [upsample 2, 3x3 convolution, BatchNorm,
-    LeakyReLU 0.2] with 4 and 2 width channels, a 3x3 convolution to the image, a sigmoid.
+    A linear layer to (8 width, rows, columns), then ``doublings`` times [upsample 2, 3x3
+    convolution, BatchNorm, LeakyReLU 0.2], the last of them with 2 width channels and each before
+    with twice as many up to 8 width, a 3x3 convolution to the image, a sigmoid. Where an image's
+    side is no multiple of the doublings, the middle is cut out of a larger image.
 
     Args:
         conditions: |Y+|, the classes and y+.
-        shape: (C, H, W) of an image; H and W are multiples of 4.
+        shape: (C, H, W) of an image.
         width: the base width (``ngf``).
         z: dimensions of the noise.
         emphasis: the condition's one-hot code is multiplied by it; at sqrt(z) it weighs as much as
@@ -52,25 +71,31 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.conditions, self.shape, self.z, self.emphasis = conditions, shape, z, emphasis
-        channels, height, self.columns = shape[0], shape[1] // 4, shape[2] // 4
-        self.rows = height
-        self.project = nn.Linear(z + conditions, 8 * width * height * self.columns)
-        self.body = nn.Sequential(
-            nn.BatchNorm2d(8 * width),
-            DoublingConv2d(8 * width, 4 * width),
-            nn.BatchNorm2d(4 * width),
-            nn.LeakyReLU(0.2),
-            DoublingConv2d(4 * width, 2 * width),
-            nn.BatchNorm2d(2 * width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, channels, 3, 1, 1),
-        )
+        number = doublings(shape)
+        self.rows, self.columns = (-(-side // 2**number) for side in shape[1:])
+        made = self.rows * 2**number, self.columns * 2**number
+        self.top, self.left = (made[0] - shape[1]) // 2, (made[1] - shape[2]) // 2
+        self.whole = made == shape[1:]
+        self.project = nn.Linear(z + conditions, 8 * width * self.rows * self.columns)
+        layers: list[nn.Module] = [nn.BatchNorm2d(8 * width)]
+        inside = 8 * width
+        for i in range(number):
+            out = min(8, 2 ** (number - i)) * width
+            layers += [DoublingConv2d(inside, out), nn.BatchNorm2d(out), nn.LeakyReLU(0.2)]
+            inside = out
+        self.body = nn.Sequential(*layers, nn.Conv2d(inside, shape[0], 3, 1, 1))
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Noise (B, z) and conditions (B,) in Y+ -> images (B, C, H, W) in [0, 1]."""
         code = self.emphasis * F.one_hot(y, self.conditions).to(z.dtype)
         h = self.project(torch.cat([z, code], dim=1))
         x = self.body(h.view(len(z), -1, self.rows, self.columns))
+        if not self.whole:
+            rows, columns = (
+                slice(self.top, self.top + self.shape[1]),
+                slice(self.left, self.left + self.shape[2]),
+            )
+            x = x[:, :, rows, columns]
         return torch.sigmoid(wide(x))  # bfloat16 has fewer than an image's 256 steps near 1
 
 

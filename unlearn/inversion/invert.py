@@ -204,7 +204,7 @@ class Inversion(Stage):
     """The generator, trained against f_o and the statistics of the shots."""
 
     name = "inversion"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self, cfg: InversionConfig) -> None:
         self.cfg = cfg

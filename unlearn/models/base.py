@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from unlearn.engine.predict import logits_of
 from unlearn.errors import choices
+from unlearn.models.origin import AnyModel, Size, Trained, load_sized
+from unlearn.models.saving import FileWeights
 from unlearn.registry import Registry
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -21,13 +23,29 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 @dataclass
-class ModelConfig:
-    """A classifier's architecture: registered name, norm (batch, layer, instance), first width."""
+class ModelConfig(AnyModel):
+    """One of our own networks: registered name, norm (batch, layer, instance), first width."""
 
     name: str = "preact_resnet18"
     norm: str = "batch"
     width: int = 64
-    checkpoint: str | None = None
+
+    def fresh(self, channels: int, classes: int, size: Size) -> nn.Module:
+        return MODELS[self.name](self, channels, classes)
+
+    def trained(self, size: Size) -> Trained:
+        path = self.needed_checkpoint()
+
+        def make(channels: int, classes: int) -> Classifier:
+            return Classifier(
+                self.fresh(channels, classes, size), [0.0] * channels, [1.0] * channels
+            )
+
+        classifier, found = load_sized(make, path)
+        network = classifier.get_submodule(found.within)
+        # Saved by this program, it has its normalisation within.
+        normalises = isinstance(network, Classifier)
+        return Trained(network, FileWeights(path, replace(found, within="")), normalises)
 
 
 MODELS: Registry[Callable[[ModelConfig, int, int], nn.Sequential]] = Registry("model")

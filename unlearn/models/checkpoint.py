@@ -7,7 +7,7 @@ import hashlib
 import pickle
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
 from typing import Any
@@ -25,6 +25,7 @@ KEY = "model.checkpoint"
 WRAPPINGS = ("module.", "model.", "net.", "network.", "_orig_mod.")
 AVERAGES = re.compile(r"ema|average|shadow|swa", re.IGNORECASE)
 DEEP, SHOWN = 4, 3
+INNER = "network"
 # Plain values that training scripts keep beside weights: settings, paths, NumPy's numbers.
 NUMBERS = (np.float64(0), np.float32(0), np.int64(0), np.bool_(False))
 PLAIN: list[Any] = [
@@ -45,12 +46,17 @@ class Checkpoint:
         path: the keys under which they lie in the file, outermost first; () for a plain state dict.
         prefix: what precedes every name there.
         names: the model's names to the file's.
+        within: the submodule whose names they are; empty for the model itself.
     """
 
     state: dict[str, Tensor]
     path: tuple[str, ...]
     prefix: str
     names: dict[str, str]
+    within: str = ""
+
+
+Held = Sequence[tuple[tuple[str, ...], Mapping[str, Tensor]]]
 
 
 def read_file(path: str) -> Any:
@@ -95,16 +101,40 @@ def load_checkpoint(model: nn.Module, path: str) -> Checkpoint:
         >>> found.path, found.prefix
         (('state_dict',), 'module.')
     """
-    held = sorted(_states(read_file(path)), key=lambda found: _is_average(found[0]))
+    return fill(model, best_fit(model, held_in(path)), path)
+
+
+def held_in(path: str) -> Held:
+    """The state dicts in a file, each with the keys under which it lies; averages come last.
+
+    Raises:
+        UserError: if the file cannot be read or holds none.
+    """
+    held = sorted(states_in(read_file(path)), key=lambda found: _is_average(found[0]))
     if not held:
         raise UserError(KEY, f"{path!r} holds no state dict of tensors")
-    targets = [model, *([inner] if isinstance(inner := _inner(model), nn.Module) else [])]
-    fits = [Fit.of(target, place, state) for place, state in held for target in targets]
-    fit = min(fits, key=lambda f: f.distance)
+    return held
+
+
+def best_fit(model: nn.Module, held: Held) -> Fit:
+    """The state dict that fits a model, or its inner network, best."""
+    inner = _inner(model)
+    targets = [(model, ""), *([(inner, INNER)] if isinstance(inner, nn.Module) else [])]
+    fits = [Fit.of(m, name, place, state) for place, state in held for m, name in targets]
+    return min(fits, key=lambda f: f.distance)
+
+
+def fill(model: nn.Module, fit: Fit, path: str) -> Checkpoint:
+    """Load the weights of a fit into ``model``.
+
+    Raises:
+        UserError: if they do not fit.
+    """
     if fit.distance:
         raise UserError(KEY, f"{path!r} does not fit the model: {fit.in_words()}")
     found = fit.checkpoint()
-    fit.target.load_state_dict(found.state, strict=False)  # BatchNorm's counters may be missing
+    # BatchNorm's counters may be missing.
+    model.get_submodule(fit.within).load_state_dict(found.state, strict=False)
     return found
 
 
@@ -113,34 +143,37 @@ class Fit:
     """How well tensors in a file fit a model.
 
     Attributes:
+        within: the submodule that they fit; empty for the model itself.
         place: the keys under which they lie.
         state: tensors by the file's names.
         prefix: of those names that are the model's.
         names: the model's names to the file's; ``missing``, ``unexpected`` are on one side alone.
-        shapes: names whose shapes differ, and both shapes.
+        shapes: names whose shapes differ, the file's shape and the model's.
     """
 
-    target: nn.Module
+    within: str
     place: tuple[str, ...]
     state: Mapping[str, Tensor]
     prefix: str
     names: dict[str, str]
     missing: list[str]
     unexpected: list[str]
-    shapes: list[str]
+    shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
 
     @classmethod
-    def of(cls, target: nn.Module, place: tuple[str, ...], state: Mapping[str, Tensor]) -> Fit:
+    def of(
+        cls, target: nn.Module, within: str, place: tuple[str, ...], state: Mapping[str, Tensor]
+    ) -> Fit:
         """The best fit under any prefix."""
         wanted = target.state_dict()
         plain = {name.replace("_orig_mod.", ""): name for name in state}
-        fits = [cls._under(target, place, state, p, plain, wanted) for p in _prefixes(plain)]
+        fits = [cls._under(within, place, state, p, plain, wanted) for p in _prefixes(plain)]
         return min(fits, key=lambda fit: fit.distance)
 
     @classmethod
     def _under(
         cls,
-        target: nn.Module,
+        within: str,
         place: tuple[str, ...],
         state: Mapping[str, Tensor],
         prefix: str,
@@ -150,13 +183,13 @@ class Fit:
         given = {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
         names = {k: v for k, v in given.items() if k in wanted}
         shapes = [
-            f"{k} {tuple(state[v].shape)} for {tuple(wanted[k].shape)}"
+            (k, tuple(state[v].shape), tuple(wanted[k].shape))
             for k, v in names.items()
             if state[v].shape != wanted[k].shape
         ]
         missing = [k for k in wanted if k not in given and not k.endswith("num_batches_tracked")]
         unexpected = [k for k in given if k not in wanted]
-        return cls(target, place, state, prefix, names, missing, unexpected, shapes)
+        return cls(within, place, state, prefix, names, missing, unexpected, shapes)
 
     @property
     def distance(self) -> int:
@@ -169,14 +202,14 @@ class Fit:
         state = {k: self.state[v] for k, v in self.names.items()}
         first, name = next(iter(self.names.items()))
         prefix = name.removesuffix(first) if name.endswith(first) else self.prefix
-        return Checkpoint(state, self.place, prefix, self.names)
+        return Checkpoint(state, self.place, prefix, self.names, self.within)
 
     def in_words(self) -> str:
         """The first few names of each side."""
         parts = {
             "missing": self.missing,
             "unexpected": self.unexpected,
-            "of another shape": self.shapes,
+            "of another shape": [f"{k} {given} for {wanted}" for k, given, wanted in self.shapes],
         }
         return "; ".join(f"{len(v)} {k}: {_few(v)}" for k, v in parts.items() if v)
 
@@ -196,7 +229,7 @@ def checkpoint_identity(path: str | None) -> str:
         raise UserError(KEY, f"{path!r} cannot be read ({error})") from error
 
 
-def _states(
+def states_in(
     value: Any, place: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     """The dictionaries of named tensors in what a file holds, outermost first."""
@@ -207,7 +240,7 @@ def _states(
     if tensors:
         yield place, tensors
     for key, inner in named.items():
-        yield from _states(inner, (*place, key))
+        yield from states_in(inner, (*place, key))
 
 
 def _prefixes(names: Mapping[str, str]) -> list[str]:
@@ -220,7 +253,7 @@ def _prefixes(names: Mapping[str, str]) -> list[str]:
 
 
 def _inner(model: nn.Module) -> Any:
-    return getattr(model, "network", None)
+    return getattr(model, INNER, None)
 
 
 def _is_average(place: tuple[str, ...]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from unlearn.program import BAD_INPUT, complain, program, tell
 from unlearn.runs.record import Record
 from unlearn.runs.run import Run, network_for
 from unlearn.scenarios import Task, load_task
+
+log = logging.getLogger(__name__)
 
 PLACES = ("data_dir", "device", "threads")
 
@@ -123,6 +126,10 @@ class Progress:
             except UserError as error:
                 self.complain(folder, str(error))
         compared = []
+        without = [run for run, _ in runs if not run.cfg.scenario.needs_data]
+        if without:
+            log.info("left out: %d runs of one's own models; their data are not kept", len(without))
+        runs = [pair for pair in runs if pair[0] not in without]
         for run, record in sorted(runs, key=lambda pair: task_key(pair[0].cfg)):
             if (self.stale and up_to_date(record)) or self.measured_now(run):
                 compared.append(run)

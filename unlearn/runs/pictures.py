@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from unlearn.engine.seeding import seeded
@@ -18,6 +18,7 @@ from unlearn.engine.store import at_once, make_folder
 from unlearn.filtration import Proxy
 from unlearn.inversion import AnyGenerator, Inverter
 from unlearn.models import Classifier
+from unlearn.models.probe import Probe, head_of
 from unlearn.scenarios import Task
 
 RED = (0.85, 0.1, 0.1)
@@ -137,9 +138,18 @@ def draw_shots(shots: Tensor, most: int = 3 * PER_ROW) -> Figure:
 
 
 def draw_overview(
-    given: Tensor, proxy: Proxy | None, test: Tensor, before: str, after: str
+    given: Tensor,
+    proxy: Proxy | None,
+    test: Tensor,
+    before: str,
+    after: str,
+    what: str = "test images like $D_e$",
 ) -> Figure:
-    """Before, proxy (if any), after: given and generated images, test images with both answers."""
+    """Before, proxy (if any), after: given and generated images, test images with both answers.
+
+    Args:
+        what: the test images are, in words.
+    """
     figure = Figure(figsize=(9 if proxy else 6, 3.4), dpi=120)
     panels = list(figure.subplots(1, 3 if proxy else 2))
     some = PER_ROW // 2
@@ -156,9 +166,7 @@ def draw_overview(
         panels[1].imshow(pixels(shown, some), interpolation="nearest")
         panels[1].set_title("proxy from the model alone\nred: like the given", fontsize=8)
     panels[-1].imshow(pixels(test[: some * some].float() / 255, some), interpolation="nearest")
-    panels[-1].set_title(
-        f"test images like $D_e$, answered\nbefore: {before}\nafter: {after}", fontsize=8
-    )
+    panels[-1].set_title(f"{what}, answered\nbefore: {before}\nafter: {after}", fontsize=8)
     for axes in panels:
         axes.set_axis_off()
     return figure
@@ -189,13 +197,19 @@ def confusing(original: Classifier, task: Task, number: int = 36) -> tuple[Tenso
     erased, retained = (
         task.train.x[m] for m in (task.forget, rest if rest.any() else ~task.forget)
     )
-    device = next(original.parameters()).device
-    near, far = (
-        torch.cat([original.features(p.to(device).float() / 255).cpu() for p in x.split(500)])
-        for x in (erased, retained)
-    )
+    near, far = (embeddings(original, x) for x in (erased, retained))
     nearest = torch.cdist(far, near).amin(1).argsort(stable=True)[:number]
     return erased[:number], retained[nearest]
+
+
+def embeddings(model: Classifier, x: Tensor) -> Tensor:
+    """The last layer's inputs (n, d) of uint8 images (n, C, H, W), on the CPU."""
+    device = next(model.parameters()).device
+    parts = [part.to(device).float() / 255 for part in x.split(500)]
+    if isinstance(model.network, nn.Sequential):
+        return torch.cat([model.features(part).cpu() for part in parts])
+    with Probe(model, head_of(model, parts[0][:1])) as probe:
+        return torch.cat([probe(part)[1].cpu() for part in parts])
 
 
 def most_frequent(predicted: Tensor, classes: list[str]) -> str:

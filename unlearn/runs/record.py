@@ -12,7 +12,7 @@ from typing import Any
 from unlearn.engine.store import write_text
 
 # Left out of the file where they say nothing.
-OPTIONAL = ("target_like", "samples", "threshold", "predictions")
+OPTIONAL = ("target_like", "samples", "threshold", "predictions", "chosen", "answers")
 # Never empty in a finished run.
 NESTED = ("config", "metrics", "still_target", "seconds", "versions")
 
@@ -43,9 +43,14 @@ class Record:
         note: what must be said beside a number from these images.
         config: the settings that the result depends on; ``config_hash`` stands for them.
         metrics: measures by name; accuracies and other shares in [0, 1].
-        still_target: share of the test D_e that gets the label to forget, ``before``, ``after``.
+        still_target: share of the test D_e that gets the label to forget, ``before``, ``after``; of
+            one's own model, of the shots.
         target_like, samples, threshold: of the proxy; ours only.
         predictions: answers on the test D_e over the epochs, if they were followed.
+        answers: of one's own model: how often it answers each class on the shots, ``before`` and
+            ``after``.
+        chosen: what another method chose by itself: its learning rate, its steps, whether the
+            intention holds on the shots.
         seconds: of each stage, as first computed.
         stages: what made it, but for one's own checkpoint.
         weights: fingerprint of the unlearned weights.
@@ -89,6 +94,8 @@ class Record:
     samples: int | None = None
     threshold: float | None = None
     predictions: dict[str, Any] | None = None
+    answers: dict[str, dict[str, int]] | None = None
+    chosen: dict[str, Any] | None = None
 
     def plain(self) -> dict[str, Any]:
         """As the file has it."""

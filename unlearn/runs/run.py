@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unlearn.baselines.base import BaselineStage
+from unlearn.baselines.base import Baseline, BaselineStage
 from unlearn.config import Config, method_of, relevant, resolve, unlearner_settings
 from unlearn.data import SOURCES
 from unlearn.engine.device import checkout
+from unlearn.engine.seeding import seeded_init
 from unlearn.engine.stages import Stage
 from unlearn.engine.store import (
     fingerprint,
@@ -30,8 +31,9 @@ from unlearn.engine.store import (
 )
 from unlearn.errors import UserError
 from unlearn.evaluation import VERSION, distances
-from unlearn.models import Classifier, build
-from unlearn.models.checkpoint import checkpoint_identity
+from unlearn.models import MODELS, Classifier, build
+from unlearn.models.answers import answers
+from unlearn.models.probe import head_of
 from unlearn.runs.record import Failure, Record
 from unlearn.scenarios import Task
 from unlearn.training import Training
@@ -46,16 +48,36 @@ WEIGHTS = "unlearned.safetensors"
 
 def stages_of(cfg: Config) -> list[Stage]:
     """The stages of a run, in their order, without what only the data can tell."""
+    if not cfg.scenario.needs_data:
+        return list(unlearner_settings(cfg).stages(cfg.intention))
     training = Training(cfg.training, cfg.model, cfg.augment)
-    if cfg.baseline is not None:
+    if isinstance(cfg.baseline, Baseline):
         return [training, BaselineStage(cfg.baseline, relevant(cfg))]
     return [training, *unlearner_settings(cfg).stages(cfg.intention)]
 
 
 def network_for(cfg: Config, task: Task) -> Classifier:
     """A freshly initialised network for a task."""
-    channels, classes = task.shape[0], len(task.classes)
-    return build(cfg.model, channels, classes, task.source.mean, task.source.std)
+    (channels, *size), source = task.shape, task.source
+    classes = len(task.classes)
+    return build(cfg.model, channels, classes, source.mean, source.std, (size[0], size[1]))
+
+
+def check_network(cfg: Config, task: Task) -> None:
+    """Refuse a network that cannot take a task's images, or answers other than its classes.
+
+    Raises:
+        UserError: naming the model.
+    """
+    if cfg.model.name in MODELS.list():  # ours take any
+        return
+    with seeded_init(cfg.training.seed, "original"):
+        model = network_for(cfg, task)
+    images = torch.zeros(2, *task.shape)
+    seen = answers(model, images, training=True).logits.shape[1]
+    if seen != len(task.classes):
+        raise UserError("model", f"it answers {seen} classes; the data has {len(task.classes)}")
+    head_of(model.eval(), images)
 
 
 class Run:
@@ -90,8 +112,9 @@ class Run:
             UserError: if the images or the checkpoint cannot be read.
         """
         cfg = self.cfg
-        source = SOURCES[cfg.data]().identity(Path(cfg.data_dir))
-        own = checkpoint_identity(cfg.model.checkpoint)
+        needs = cfg.scenario.needs_data
+        source = SOURCES[cfg.data]().identity(Path(cfg.data_dir)) if needs else ""
+        own = cfg.model.identity()
         versions = {s.name: versions.get(s.name, s.VERSION) for s in stages_of(cfg)}
         return hash_of([versions, self.settings, source, cfg.scenario.identity(), own])
 
@@ -116,8 +139,11 @@ class Run:
     @cached_property
     def oracle(self) -> Run | None:
         """The run that it is measured against: the oracle of its intention, or of the one that its
-        baseline aims at, with all of D_e and the same seed; None for that oracle itself."""
+        baseline aims at, with all of D_e and the same seed; None for that oracle itself, and where
+        there is no D."""
         cfg = self.cfg
+        if not cfg.scenario.needs_data:
+            return None
         aim = cfg.baseline.aim if cfg.baseline is not None else None
         theirs = Run(
             replace(

@@ -10,6 +10,7 @@ from unlearn.scenarios.base import (
     shot_mask,
     take_shots,
 )
+from unlearn.scenarios.own import Own, OwnTask
 
 import_all(__name__, __path__)
 
@@ -17,6 +18,8 @@ list_scenarios = SCENARIOS.list
 
 __all__ = [
     "SCENARIOS",
+    "Own",
+    "OwnTask",
     "Scenario",
     "Shots",
     "Task",

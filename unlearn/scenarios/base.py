@@ -66,10 +66,14 @@ class Scenario(ABC):
         data: the source used at each scale.
         knows_correct: whether D_e is mislabelled and its right label known (intention ``cor``).
         whole_class: whether D_e is all the images of a class.
+        may_be_whole_class: whether that is for the user to say.
+        needs_data: whether there is a D; without it the model is trained already.
     """
 
     knows_correct: ClassVar[bool] = False
     whole_class: ClassVar[bool] = False
+    may_be_whole_class: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = True
     name: str = MISSING
     data: dict[str, str] = field(default_factory=dict)
 
@@ -105,6 +109,12 @@ class Scenario(ABC):
 SCENARIOS: Registry[type[Scenario]] = Registry("scenario")
 
 
+def needs_whole_class(what: str, scenario: str) -> str:
+    """Why something cannot be in a scenario that forgets no whole class, in words."""
+    able = ", ".join(name for name in SCENARIOS if SCENARIOS[name].whole_class)
+    return f"{what} needs a scenario that forgets a whole class: {able}; {scenario} does not"
+
+
 def load_task(
     scenario: Scenario, data: str, data_dir: Path, size: int | None, per_class: int | None
 ) -> Task:
@@ -123,9 +133,6 @@ def load_task(
         raise UserError("scenario", f"{scenario.name} finds nothing to forget in data={data}")
     for images in (task.train, task.test):
         images.x = fit_size(images.x, size)
-    h, w = task.shape[1:]
-    if h % 4 or w % 4:
-        raise UserError("image_size", f"images of {h}x{w} need sides that are multiples of 4")
     return task
 
 

@@ -14,7 +14,11 @@ from unlearn.errors import UserError
 from unlearn.sweep.jobs import jobs_of, parse_overrides
 
 # Names of files, folders and classes.
-TEXTS = ("output_dir", "data_dir", "scenario.class_name", "model.checkpoint")
+TEXTS = (
+    *("output_dir", "data_dir", "scenario.class_name"),
+    *("scenario.shots", "scenario.classes", "scenario.test", "scenario.test_forget"),
+    *("model.checkpoint", "model.folder", "model.arch", "model.factory"),
+)
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

@@ -9,13 +9,16 @@ from dataclasses import asdict, replace
 import torch
 from torch import nn
 
+from unlearn.baselines import Baseline
 from unlearn.config import Config
 from unlearn.engine.fitting import gpu_layout
 from unlearn.engine.store import hash_of
 from unlearn.inversion import Inverter, build_generator
+from unlearn.methods import Method
 from unlearn.models import Classifier, build
 from unlearn.problem import Interface, Problem
 from unlearn.scenarios import Task
+from unlearn.scenarios.base import shot_count
 
 # Images in a timed step, and seconds: where a step of the real size would not take longer, it is
 # timed, since one of few images costs more than its share.
@@ -37,14 +40,17 @@ def stage_seconds(
         ``training``, and for ours ``inversion`` and ``relearning``, else the baseline's name.
     """
     timed = {} if timed is None else timed
-    key = hash_of([asdict(cfg.model), task.shape, len(task.classes), str(device)])
+    key = hash_of([cfg.model.settings(), task.shape, len(task.classes), str(device)])
     if key not in timed:
         timed[key] = _image_seconds(cfg, task, device)
     image = timed[key]
-    trained = 0 if cfg.model.checkpoint is not None else cfg.training.epochs
+    trained = 0 if cfg.model.file is not None else cfg.training.epochs
     seconds = {"training": image * trained * len(task.train)}
-    if cfg.baseline is not None:
+    if isinstance(cfg.baseline, Baseline):
         return seconds | {cfg.baseline.name: image * cfg.baseline.passes(cfg.training, task)}
+    if isinstance(cfg.baseline, Method):
+        shots = shot_count(cfg.shot, int(task.forget.sum()))
+        return seconds | {cfg.baseline.name: image * cfg.baseline.passes(shots)}
     key = hash_of([key, asdict(cfg.inversion), asdict(cfg.augment)])
     if key not in timed:
         timed[key] = _inversion_seconds(cfg, task, device)
@@ -76,14 +82,34 @@ def _image_seconds(cfg: Config, task: Task, device: torch.device) -> float:
 
 def _inversion_seconds(cfg: Config, task: Task, device: torch.device) -> float:
     """Seconds of all the inversion's steps."""
-    model, classes = _model(cfg, task, device), len(task.classes)
+    model = _model(cfg, task, device)
     x = task.train.x[:SAMPLE].to(device).float() / 255
     labels = torch.zeros(len(x), dtype=torch.long)
-    problem = Problem.of(model, x, labels, None, cfg.augment, 0, Interface())
+    return inversion_seconds(cfg, Problem.of(model, x, labels, None, cfg.augment, 0, Interface()))
+
+
+def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
+    """Seconds of ``inversion`` and ``relearning`` of one's own model, from timed steps."""
+    device, size = problem.device, cfg.relearning.batch_size
+    model = problem.student()
+
+    def step(number: int) -> Callable[[], None]:
+        x = torch.rand(number, *problem.shape, device=device)
+        return lambda: model(x).logsumexp(-1).mean().backward()
+
+    samples = cfg.filtration.per_condition * (problem.classes + 1)
+    relearning = _share(step, SAMPLE, size, device) * cfg.relearning.epochs * samples
+    made = {} if cfg.proxy is not None else {"inversion": inversion_seconds(cfg, problem)}
+    return made | {"relearning": relearning * (1 + _fresh(cfg))}
+
+
+def inversion_seconds(cfg: Config, problem: Problem) -> float:
+    """Seconds of all the inversion's steps, from timed ones."""
+    device, classes, shape = problem.device, problem.classes, problem.shape
 
     def step(number: int) -> Callable[[], None]:
         small = replace(cfg.inversion, batch_size=number)
-        generator = gpu_layout(build_generator(small, classes, task.shape, 0).to(device))
+        generator = gpu_layout(build_generator(small, classes, shape, 0).to(device))
         module = Inverter(small, generator, problem)
 
         def run() -> None:
@@ -106,7 +132,8 @@ def _share(
 
 
 def _model(cfg: Config, task: Task, device: torch.device) -> Classifier:
-    model = build(cfg.model, task.shape[0], len(task.classes), task.source.mean, task.source.std)
+    (channels, height, width), source = task.shape, task.source
+    model = build(cfg.model, channels, len(task.classes), source.mean, source.std, (height, width))
     return gpu_layout(model.to(device))
 
 

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from unlearn.baselines import BASELINES
+from unlearn.config.schema import COMPETITORS
 from unlearn.config.tables import Cell, Table, load_table
 from unlearn.errors import UserError
 
@@ -124,4 +124,4 @@ def has(cell: Cell, override: Override) -> bool:
 def seeds_of(table: Table, cell: Cell) -> tuple[int, ...]:
     """The table's seeds, or the first where the method draws nothing."""
     name = settings_of(cell)["baseline"]
-    return table.seeds if name == "none" or "seed" in BASELINES[name].uses else table.seeds[:1]
+    return table.seeds if name == "none" or "seed" in COMPETITORS[name].uses else table.seeds[:1]

@@ -91,15 +91,23 @@ def task(cfg: Config, place: int) -> None:
 
 
 def table_of(record: Record) -> Table:
-    """Accuracy before and after."""
-    given = f"{record.shots} shots" if record.shot else "all of D"
+    """Accuracy before and after; of one's own model without test images, what it answers."""
+    limited = record.shot or record.answers is not None
+    given = f"{record.shots} shots" if limited else "all of D"
     words = [record.scenario, record.method, record.intention, given]
     table = Table(title=", ".join(w for w in words if w))
-    for column in ("test accuracy, %", "before", "after"):
-        table.add_column(column, justify="left" if column.startswith("test") else "right")
+    first = "test accuracy, %" if record.answers is None else "%"
+    for column in (first, "before", "after"):
+        table.add_column(column, justify="left" if column == first else "right")
     values = record.metrics
-    for name in ("D_r", "D_e"):
+    for name in [n for n in ("D_r", "D_e") if n in values]:
         table.add_row(name, f"{100 * values[f'original_{name}']:.2f}", f"{100 * values[name]:.2f}")
+    answers = record.answers or {}
+    for answer in record.classes:
+        counts = [answers[when].get(answer, 0) for when in answers]
+        if any(counts):
+            shares = (f"{100 * n / record.shots:.0f}" for n in counts)
+            table.add_row(f"shots answered {answer}", *shares)
     return table
 
 

@@ -73,6 +73,9 @@ def keys_of(cfg: Config) -> Keys:
     first, *later = stages_of(cfg)
     with threads_shared(cfg.threads, cfg.jobs):
         computed = Computed.here(pick_device(cfg.device), cfg.networks)
+    if not cfg.scenario.needs_data:
+        given = [cfg.model.settings(), cfg.model.identity(), cfg.scenario.identity(), cfg.seed]
+        return chain([first, *later], given, computed)
     data = [cfg.data, cfg.data_dir, cfg.image_size, cfg.per_class, cfg.scenario.labels()]
     original = chain([first], [data, cfg.track_predictions], computed)
     shots = [cfg.scenario.folder, relevant(cfg).get("shot"), cfg.seed, cfg.track_predictions]
@@ -101,6 +104,8 @@ class Estimates:
         # As JSON gives them back: lists for tuples.
         own = length(json.loads(json.dumps(relevant(cfg))))
         data = Path(cfg.data_dir)
+        if not cfg.scenario.needs_data:  # how large the images are, only the model tells
+            return self._measured.get(own)
         if own in self._measured or not SOURCES[cfg.data]().here(data):
             return self._measured.get(own)
         key = hash_of([asdict(cfg.scenario), cfg.data, cfg.data_dir, cfg.image_size, cfg.per_class])
