@@ -609,6 +609,12 @@ def test_a_run(cli: Cli, tmp_path: Path) -> None:
     assert "to do" in out
 
 
+def test_the_plan_of_a_table_is_that_of_its_sweep(cli: Cli) -> None:
+    status, out, err = cli("plan", "experiment=same_information", "baseline=pour")
+    assert status == 0, errors(err)
+    assert "2 jobs, 2 to do" in out  # two columns, one seed: it draws nothing
+
+
 def test_a_table_finds_its_runs(tmp_path: Path) -> None:
     """Runs of another method are told from ours and from each other."""
     runs = Runs(tmp_path)
