@@ -431,3 +431,34 @@ def sure_problem(shots: int = 6, channels: int = 1, seed: int = 0) -> Problem:
     chosen = images[answers == target][:shots]
     assert len(chosen) == shots
     return problem_of(model, chosen, target, (target + 1) % 4, Augment(1, 15.0))
+
+
+# --- methods with all the data
+
+
+def clear_cut(ranked: torch.Tensor) -> int:
+    """How many of falling values are above the widest gap near a quarter of them."""
+    first, last = len(ranked) // 5, len(ranked) // 3
+    return first + int((ranked[first : last - 1] / ranked[first + 1 : last]).argmax()) + 1
+
+
+class ByHand:
+    """SGD with momentum and weight decay, written out.
+
+    Args:
+        cfg: ``lr``, ``momentum``, ``weight_decay``.
+    """
+
+    def __init__(self, model: nn.Module, cfg: Any) -> None:
+        self.model, self.cfg = model, cfg
+        self.velocity = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
+
+    def step(self, loss: torch.Tensor) -> None:
+        self.model.zero_grad()
+        loss.backward()
+        for name, p in self.model.named_parameters():
+            if p.grad is None:
+                continue
+            decayed = p.grad + self.cfg.weight_decay * p.detach()
+            self.velocity[name] = self.cfg.momentum * self.velocity[name] + decayed
+            p.data -= self.cfg.lr * self.velocity[name]
