@@ -20,12 +20,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tests.helpers import OWN, digits, drilled, errors, write_images
+from tests.helpers import OWN, digits, drilled, errors, small_net, write_images
 from unlearn import UserError
+from unlearn.engine.augment import Augment
+from unlearn.filtration import FiltrationConfig, split
+from unlearn.filtration.filtrate import Measured, relative
+from unlearn.inversion import InversionConfig, Inverter, build_generator
 from unlearn.models import load_model
 from unlearn.models.from_huggingface import HuggingFace
 from unlearn.models.from_python import FromPython
 from unlearn.models.from_timm import Timm
+from unlearn.problem import Interface, Problem
+from unlearn.relearning import Given
+from unlearn.relearning.intentions.cor import Cor
+from unlearn.relearning.lesson import relabelled, without
+from unlearn.relearning.restraint import Held
 from unlearn.runs.record import Record
 from unlearn.scenarios.own import Own, index_of
 
@@ -65,7 +74,8 @@ def images() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, images: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the shots, in which the command line runs."""
+    """A folder with the shots, in which the command line runs; networks are drawn from a seed."""
+    torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "wrong", images[0][images[1] == WRONG])
 
@@ -366,6 +376,82 @@ def test_what_is_missing_is_said(plain: FromPython, monkeypatch: pytest.MonkeyPa
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(UserError, match=r"^model: .*pip install 'few-shot-unlearning"):
             load_model(model(model.__name__.lower()))
+
+
+def test_two_labels_at_once(cli: Run, images: tuple[Tensor, Tensor]) -> None:
+    Path("nets_of_two.py").write_text(NETS)
+    space: dict[str, Any] = {}
+    exec(NETS, space)
+    x, y = images
+    net = drilled(space["build"](4), x, y)
+    torch.save(net.state_dict(), "mine.pt")
+    for name in ("two", "one"):
+        write_images(Path("shots") / name, x[y == int(name == "one") + 2 * int(name == "two")])
+    Path("four.txt").write_text("zero\none\ntwo\nthree\n")
+    words = ["model=python", "model.factory=nets_of_two:build", "model.arguments={classes: 4}"]
+    words += ["model.checkpoint=mine.pt", "model.image_size=28", "model.mean=0", "model.std=1"]
+    words += ["scenario.classes=four.txt", "scenario.shots=shots", "scenario.label=[two,one]"]
+    status, out, err = cli(
+        *OWN, *words, "intention=cor", "scenario.correct=[three,zero]", "relearning.lr=0.01"
+    )
+    assert status == 0, err
+    assert "two: 6 of class 2 (two), rightly three; one: 6 of class 1 (one), rightly zero" in err
+    net.load_state_dict(torch.load(folder_of(out) / "mine.pt", weights_only=True))
+    with torch.no_grad():
+        answers = net(x).argmax(-1)
+    for wrong, right in ((2, 3), (1, 0)):
+        assert float((answers[y == wrong] == wrong).float().mean()) <= 0.5, right
+
+
+def test_each_label_is_relabelled_by_its_own_right_one() -> None:
+    images = torch.rand(4, 1, 28, 28)
+    model = small_net()
+    givens = [Given(model, 0, 1, 0), Given(model, 2, 3, 0)]
+    labels = relabelled(Cor(), images, givens, torch.tensor([2, 0, 0, 2]))
+    assert labels is not None
+    assert labels.argmax(-1).tolist() == [3, 1, 1, 3]
+    held = Held(Cor(), givens, images, torch.tensor([0, 0, 2, 2]))
+    with torch.no_grad():
+        said = model(images).argmax(-1)
+    right = (said == torch.tensor([1, 1, 3, 3])).float().mean()
+    assert held.share(model) == pytest.approx(float(right))
+    p = without(torch.full((1, 4), 0.25), [0, 2])
+    torch.testing.assert_close(p, torch.tensor([[0.0, 0.5, 0.0, 0.5]]))
+
+
+def test_each_label_has_its_own_condition_and_statistics() -> None:
+    shots = torch.cat([torch.full((2, 1, 28, 28), v) for v in (0.2, 0.8)])
+    interface = Interface()
+    problem = Problem.of(
+        small_net(), shots, [2, 2, 0, 0], [3, 3, 1, 1], Augment(0, 0), 0, interface
+    )
+    assert (problem.targets, problem.corrects) == ((0, 2), (1, 3))
+    cfg = InversionConfig(batch_size=12, width=4)
+    module = Inverter(cfg, build_generator(cfg, 4, problem.shape, 0, 2), problem)
+    assert module.labels.tolist() == [0, 1, 2, 3, 0, 2]
+    assert module.draw(12)[1].bincount().tolist() == [2] * 6
+    for target, statistics in zip((0, 2), module.targets, strict=True):
+        alone = replace(problem, targets=(target,))
+        only = Inverter(cfg, build_generator(cfg, 4, problem.shape, 0), alone)
+        for a, b in zip(statistics, only.targets[0], strict=True):
+            torch.testing.assert_close(a, b)
+    with pytest.raises(UserError, match=r"^correct_labels: the shots of label 2 have several"):
+        Problem.of(small_net(), shots, [2, 2, 0, 0], [3, 1, 1, 1], Augment(0, 0), 0, interface)
+
+
+def test_distances_of_several_labels_are_in_units_of_their_thresholds() -> None:
+    each = [
+        Measured(torch.tensor([0.1, 0.4, 0.3]), torch.tensor([0.2]), torch.ones(1), 0.2),
+        Measured(torch.tensor([0.9, 0.1, 0.4]), torch.tensor([0.5]), torch.ones(1), 1.0),
+    ]
+    seen = relative(each, (1, 3), torch.tensor([1, 1, 0]))
+    torch.testing.assert_close(seen.distances, torch.tensor([0.5, 2.0, 0.4]))
+    torch.testing.assert_close(seen.within, torch.tensor([1.0, 0.5]))
+    p = torch.eye(4)[[1, 1, 0]]
+    like, _ = split(
+        FiltrationConfig(), seen.distances, p, torch.zeros(3, dtype=torch.bool), seen.t_f, (1, 3)
+    )
+    assert like.tolist() == [True, False, False]
 
 
 def test_names_numbers_and_sizes(plain: FromPython) -> None:

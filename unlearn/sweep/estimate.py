@@ -97,7 +97,7 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
         x = torch.rand(number, *problem.shape, device=device)
         return lambda: model(x).logsumexp(-1).mean().backward()
 
-    samples = cfg.filtration.per_condition * (problem.classes + 1)
+    samples = cfg.filtration.per_condition * (problem.classes + len(problem.targets))
     relearning = _share(step, SAMPLE, size, device) * cfg.relearning.epochs * samples
     made = {} if cfg.proxy is not None else {"inversion": inversion_seconds(cfg, problem)}
     return made | {"relearning": relearning * (1 + _fresh(cfg))}
@@ -106,10 +106,11 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
 def inversion_seconds(cfg: Config, problem: Problem) -> float:
     """Seconds of all the inversion's steps, from timed ones."""
     device, classes, shape = problem.device, problem.classes, problem.shape
+    plus = len(problem.targets)
 
     def step(number: int) -> Callable[[], None]:
         small = replace(cfg.inversion, batch_size=number)
-        generator = gpu_layout(build_generator(small, classes, shape, 0).to(device))
+        generator = gpu_layout(build_generator(small, classes, shape, 0, plus).to(device))
         module = Inverter(small, generator, problem)
 
         def run() -> None:
@@ -119,7 +120,7 @@ def inversion_seconds(cfg: Config, problem: Problem) -> float:
         return run
 
     c = cfg.inversion
-    few = min(max(SAMPLE, classes + 1), c.batch_size)  # every condition needs one
+    few = min(max(SAMPLE, classes + plus), c.batch_size)  # every condition needs one
     return c.steps * c.batch_size * _share(step, few, c.batch_size, device)
 
 
