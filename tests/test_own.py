@@ -6,6 +6,8 @@ The models are trained and loaded by plain code that uses nothing of this progra
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,12 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tests.helpers import OWN, digits, drilled, errors, small_net, write_images
+from tests.helpers import OWN, digits, drilled, errors, small_net, small_task, write_images
 from unlearn import UserError
+from unlearn.config import resolve
 from unlearn.engine.augment import Augment
 from unlearn.filtration import FiltrationConfig, split
 from unlearn.filtration.filtrate import Measured, relative
-from unlearn.inversion import InversionConfig, Inverter, build_generator
+from unlearn.inversion import Generator, InversionConfig, Inverter, build_generator
 from unlearn.models import load_model
 from unlearn.models.from_huggingface import HuggingFace
 from unlearn.models.from_python import FromPython
@@ -36,6 +39,7 @@ from unlearn.relearning.intentions.cor import Cor
 from unlearn.relearning.lesson import relabelled, without
 from unlearn.relearning.restraint import Held
 from unlearn.runs.record import Record
+from unlearn.runs.run import check_network, network_for
 from unlearn.scenarios.own import Own, index_of
 
 Run = Callable[..., tuple[int, str, str]]
@@ -462,3 +466,40 @@ def test_names_numbers_and_sizes(plain: FromPython) -> None:
     task = Own("own", shots=["wide", "wrong/000.png"], label=2).read(load_model(plain), False)
     assert task.shots.shape == (3, 1, 28, 28)
     assert task.classes == ["0", "1", "2", "3"]
+
+
+def test_the_commands_of_the_page_compose() -> None:
+    root = Path(__file__).parents[1]
+    text = (root / "docs" / "your-model.md").read_text() + (root / "README.md").read_text()
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    commands = [shlex.split(c) for c in blocks.replace("\\\n", "").splitlines() if c]
+    assert len(commands) >= 6
+    for words in commands:
+        cfg = resolve(words[1:])
+        assert words[0] == "unlearn"
+        assert cfg.scenario.name == ("own" if "scenario=own" in words else "class_mnist")
+
+
+def test_other_scenarios_take_networks_of_torchvision_if_these_can() -> None:
+    task = small_task(8)
+    words = ["scale=demo", "scenario=class_mnist", "model=torchvision"]
+    with pytest.raises(UserError, match=r"^model: .*cannot take images \(2, 1, 8, 8\)"):
+        check_network(resolve([*words, "model.arch=alexnet"]), task)
+    cfg = resolve([*words, "model.arch=mobilenet_v3_small"])
+    check_network(cfg, task)
+    state = network_for(cfg, task).state_dict()
+    assert state["network.features.0.0.weight"].shape[1] == 1
+    assert state["network.classifier.3.weight"].shape[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("side", "rows"), [(28, 7), (32, 8), (30, 8), (64, 16), (65, 9), (224, 14)]
+)
+def test_images_of_any_size_are_generated(side: int, rows: int) -> None:
+    """The base is at most 16x16; 28 and 32 are doubled twice."""
+    generator = Generator(3, (1, side, side - 3), 1, 4)
+    images = generator(torch.randn(3, 4), torch.arange(3))
+    assert images.shape == (3, 1, side, side - 3)
+    assert generator.rows == rows
+    widths = [m.out_channels for m in generator.body if isinstance(m, nn.Conv2d)]
+    assert widths[-3:] == [4, 2, 1]
