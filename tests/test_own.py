@@ -5,6 +5,7 @@ The models are trained and loaded by plain code that uses nothing of this progra
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shlex
@@ -30,9 +31,11 @@ from unlearn.filtration import FiltrationConfig, split
 from unlearn.filtration.filtrate import Measured, relative
 from unlearn.inversion import Generator, InversionConfig, Inverter, build_generator
 from unlearn.models import load_model
+from unlearn.models.checkpoint import load_checkpoint
 from unlearn.models.from_huggingface import HuggingFace
 from unlearn.models.from_python import FromPython
 from unlearn.models.from_timm import Timm
+from unlearn.models.saving import FileWeights
 from unlearn.problem import Interface, Problem
 from unlearn.relearning import Given
 from unlearn.relearning.intentions.cor import Cor
@@ -503,3 +506,22 @@ def test_images_of_any_size_are_generated(side: int, rows: int) -> None:
     assert generator.rows == rows
     widths = [m.out_channels for m in generator.body if isinstance(m, nn.Conv2d)]
     assert widths[-3:] == [4, 2, 1]
+
+
+def test_every_copy_of_the_weights_in_a_file_is_repaired() -> None:
+    model, other = small_net(), small_net(seed=1)
+    held = {f"module.{k}": v for k, v in other.state_dict().items()}
+    optimizer = {"state": {0: {"momentum_buffer": torch.ones(2)}}, "lr": 0.1}
+    file = {"model": held, "ema": dict(other.state_dict()), "optimizer": optimizer, "epoch": 3}
+    torch.save(file, "mine.pt")
+    found = load_checkpoint(copy.deepcopy(other), "mine.pt")
+    assert (found.path, found.prefix) == (("model",), "module.")
+    (said,) = FileWeights("mine.pt", found).write(model, Path("repaired.pt"))
+    assert "ema" in said
+    repaired = torch.load("repaired.pt", weights_only=True)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(repaired["model"][f"module.{name}"], tensor)
+        assert torch.equal(repaired["ema"][name], tensor)
+    assert repaired["epoch"] == 3
+    assert repaired["optimizer"]["lr"] == 0.1
+    assert torch.equal(repaired["optimizer"]["state"][0]["momentum_buffer"], torch.ones(2))
