@@ -200,7 +200,7 @@ def relearning() -> Values:
         sampler = Filtration(FiltrationConfig(augmentations=1, t_ent=0.78)).sampler(
             problem, generator
         )
-        stage = Relearning(replace(cfg, **changes), intention, CORRECT)
+        stage = Relearning(replace(cfg, **changes), intention, (CORRECT,))
         found[name] = entry(stage.make(problem, proxy, sampler, Fit()))
     return found
 

@@ -195,7 +195,7 @@ def relearned(
     sampler: Filter | None = None,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """The unlearned model, in eval mode, and the history of its losses."""
-    stage = Relearning(cfg, intention, problem.correct)
+    stage = Relearning(cfg, intention, problem.corrects)
     sampler = sampler or Filtration(FiltrationConfig()).sampler(problem, None)  # type: ignore[arg-type]
     state, remark = stage.make(problem, proxy, sampler, Fit())
     model = copy.deepcopy(problem.original)
@@ -331,7 +331,7 @@ def by_parts(
         problem = Problem.of(
             model, shots, labels, correct, chosen.augment, 0, interface or Interface()
         )
-        stages = chosen.stages(chosen.intention(intention), problem.correct)
+        stages = chosen.stages(chosen.intention(intention), problem.corrects)
         fit = Fit()
         with seeded_init(0, "parts"):
             state, _ = stages[0].make(problem, fit)
@@ -390,7 +390,7 @@ def drilled(model: nn.Module, x: torch.Tensor, y: torch.Tensor, rate: float = 2e
     """The model trained until it knows the images (n, C, H, W) by heart."""
     torch.manual_seed(3)
     optimizer = torch.optim.Adam(model.parameters(), rate)
-    for _ in range(40):
+    for _ in range(200):
         model.train()
         for rows in torch.randperm(len(x)).split(16):
             answer = model(x[rows])

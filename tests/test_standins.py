@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.helpers import CELL, errors, shots_of, small_net, taught, tiny
-from unlearn import UserError, forget
+from unlearn import forget
 from unlearn.engine.augment import Augment
 from unlearn.engine.seeding import seeded
 from unlearn.filtration import FiltrationConfig

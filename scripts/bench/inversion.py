@@ -35,7 +35,7 @@ class Plain(Inverter):
         parts = {
             "ent": L.l_ent(logits, self.labels[y]),
             "aug": L.l_aug(p, torch.stack(q)),
-            "tar": L.l_tar([v.mean(1) for v in plus], self.targets, c.squared),
+            "tar": L.l_tar([v.mean(1) for v in plus], self.targets[0], c.squared),
             "bn": L.l_bn(
                 [v.mean(1) for v in seen],
                 [v.var(1, correction=0) for v in seen],

@@ -101,7 +101,7 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
         x = torch.rand(number, *problem.shape, device=device)
         return lambda: forward(model, x).logsumexp(-1).mean().backward()
 
-    samples = cfg.filtration.per_condition * (problem.classes + 1)
+    samples = cfg.filtration.per_condition * (problem.classes + len(problem.targets))
     with _as_fitted(cfg, [model], device):
         relearning = _share(step, SAMPLE, size, device) * cfg.relearning.epochs * samples
     made = {} if cfg.proxy is not None else {"inversion": inversion_seconds(cfg, problem)}
@@ -110,8 +110,10 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
 
 def inversion_seconds(cfg: Config, problem: Problem) -> float:
     """Seconds of all the inversion's steps, from timed ones."""
-    device, classes = problem.device, problem.classes
-    generator = gpu_layout(build_generator(cfg.inversion, classes, problem.shape, 0).to(device))
+    device, classes, shape = problem.device, problem.classes, problem.shape
+    plus = len(problem.targets)
+    generator = build_generator(cfg.inversion, classes, shape, 0, plus)
+    generator = gpu_layout(generator.to(device))
 
     def step(number: int) -> Callable[[], None]:
         module = Inverter(replace(cfg.inversion, batch_size=number), generator, problem)
@@ -123,7 +125,7 @@ def inversion_seconds(cfg: Config, problem: Problem) -> float:
         return run
 
     c = cfg.inversion
-    few = min(max(SAMPLE, classes + 1), c.batch_size)  # every condition needs one
+    few = min(max(SAMPLE, classes + plus), c.batch_size)  # every condition needs one
     with _as_fitted(cfg, [generator, problem.original], device):
         return c.steps * c.batch_size * _share(step, few, c.batch_size, device)
 
