@@ -452,7 +452,7 @@ def test_one_shot_stands_with_its_copies() -> None:
 
 def test_cor_holds_where_the_right_label_is_answered() -> None:
     method, problem = one_bias(0.02)
-    object.__setattr__(problem, "correct", 1)
+    object.__setattr__(problem, "corrects", (1,))
     with torch.no_grad():
         problem.original.get_parameter("1.bias")[2] = 0.01  # then 2 is answered, not 1
     made = method.unlearn(problem, INTENTIONS["cor"]())
@@ -461,7 +461,9 @@ def test_cor_holds_where_the_right_label_is_answered() -> None:
 
 # --- the barrier
 
-PLAIN_TYPES = {nn.Module, Tensor, int, int | None, Augment, str | None, Layouts | None, Form}
+LABELS = tuple[int, ...]
+PLAIN_TYPES = {nn.Module, Tensor, int, LABELS, LABELS | None, Augment, str | None}
+PLAIN_TYPES |= {Layouts | None, Form}
 
 
 def test_a_method_is_handed_a_problem_and_an_intention_and_no_data() -> None:
@@ -470,8 +472,8 @@ def test_a_method_is_handed_a_problem_and_an_intention_and_no_data() -> None:
         assert hints == {"problem": Problem, "intention": Intention, "return": Repaired}
     held = typing.get_type_hints(Problem)
     assert {held[f.name] for f in fields(Problem)} == PLAIN_TYPES
-    images = [f.name for f in fields(Problem) if held[f.name] is Tensor]
-    assert images == ["shots"]
+    tensors = [f.name for f in fields(Problem) if held[f.name] is Tensor]
+    assert tensors == ["shots", "labels"]
 
 
 # --- by the library call
