@@ -7,6 +7,7 @@ UNLEARN_SCREENSHOTS names a folder that gets a picture of every state.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ WAIT = 300_000  # milliseconds, for a machine with other work
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
+    """Where the page of a small network is served; its uploads are in ``page/uploads``."""
     pytest.importorskip("gradio", reason="Gradio is not installed (extra page)")
     from unlearn.page.app import serve
 
@@ -97,14 +99,16 @@ def test_from_upload_to_download(address: str, context: Any, tmp_path: Path) -> 
     page.locator("#make:not([disabled])").wait_for()
     look(page, "4-samples")
 
-    text = page.locator("#split-said")
+    text = page.locator("#split-said").inner_text()
+    (number,) = re.findall(r"of the (\d+) samples", text)
     slider = page.locator("#threshold input[type=range]")
     seconds = []
-    for key in ("Home", "End"):
-        before, start = text.inner_text(), time.perf_counter()
+    for key, marked in (("Home", "0"), ("End", number)):
+        start = time.perf_counter()
         slider.press(key)
         page.wait_for_function(
-            "old => document.querySelector('#split-said').innerText !== old", arg=before
+            "n => document.querySelector('#split-said').innerText.startsWith(n + ' of')",
+            arg=marked,
         )
         seconds.append(time.perf_counter() - start)
     print("seconds until the new split was seen:", [round(s, 2) for s in seconds])
@@ -139,4 +143,9 @@ def test_from_upload_to_download(address: str, context: Any, tmp_path: Path) -> 
     for path in ("/etc/passwd", str(wrong[0])):
         assert context.request.get(f"{address}gradio_api/file={path}").status == 403
     assert hosts <= {address.split("/")[2], "data"}
+    assert len(list((tmp_path / "page" / "uploads").glob("session-*"))) == 1
     page.close()
+    end = time.monotonic() + 60
+    while list((tmp_path / "page" / "uploads").rglob("*.*")) and time.monotonic() < end:
+        other.wait_for_timeout(200)
+    assert not list((tmp_path / "page" / "uploads").rglob("*.*"))

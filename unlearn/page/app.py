@@ -87,8 +87,8 @@ class Page:
         with gr.Row():
             self.example = gr.Button("Take the demo's images", visible=example is not None)
             self.clear = gr.Button("Remove all images")
-        self.refused = gr.HTML()
-        self.shots = gr.HTML(elem_id="shots")
+        self.refused = gr.HTML(visible=False)
+        self.shots = gr.HTML(elem_id="shots", visible=False)
         with gr.Row():
             self.label = gr.Dropdown(
                 classes, value=None, label="The model calls them, and must not", elem_id="label"
@@ -104,8 +104,8 @@ class Page:
         with gr.Row():
             self.make = gr.Button("Make samples", variant="primary", elem_id="make")
             self.stop = gr.Button("Stop", interactive=False, elem_id="stop")
-        self.progress = gr.HTML(elem_id="making")
-        self.strips = gr.HTML(elem_id="strips")
+        self.progress = gr.HTML(elem_id="making", visible=False)
+        self.strips = gr.HTML(elem_id="strips", visible=False)
 
     def _split(self) -> None:
         with gr.Column(visible=False) as self.splitting:
@@ -127,8 +127,8 @@ class Page:
         with gr.Column(visible=False) as self.repairing:
             gr.Markdown("## 3. Repair")
             self.relearn = gr.Button("Relearn", variant="primary", elem_id="relearn")
-            self.relearning = gr.HTML(elem_id="relearning")
-            self.outcome = gr.HTML()
+            self.relearning = gr.HTML(elem_id="relearning", visible=False)
+            self.outcome = gr.HTML(visible=False)
             self.download = gr.DownloadButton(
                 "Download the repaired weights", visible=False, elem_id="download"
             )
@@ -137,8 +137,8 @@ class Page:
             label="Drop images to see what the model answers, before and after",
             file_count="multiple", file_types=["image"], elem_id="drop-tests", height=130,
         )  # fmt: skip
-        self.refused_tests = gr.HTML()
-        self.tests = gr.HTML()
+        self.refused_tests = gr.HTML(visible=False)
+        self.tests = gr.HTML(visible=False)
 
     def _connect(self) -> None:
         """What happens at which click."""
@@ -180,18 +180,18 @@ class Page:
         relearning = job is not None and job.title == "relearning"
         said = views.progress(session, job)
         return {
-            self.shots: views.shots(session),
-            self.progress: "" if relearning else said,
-            self.relearning: said if relearning else "",
-            self.strips: views.strips(views.grid_of(made, job), self.desk.classes),
+            self.shots: text(views.shots(session)),
+            self.progress: text("" if relearning else said),
+            self.relearning: text(said if relearning else ""),
+            self.strips: text(views.strips(views.grid_of(made, job), self.desk.classes)),
             self.splitting: gr.update(visible=made is not None),
             self.repairing: gr.update(visible=made is not None),
-            self.outcome: views.outcome(session),
+            self.outcome: text(views.outcome(session)),
             self.download: gr.update(
                 visible=repaired is not None,
                 value=None if repaired is None else str(repaired.file),
             ),
-            self.tests: views.tests(session),
+            self.tests: text(views.tests(session)),
             self.stop: gr.update(interactive=not idle),
             **{
                 widget: gr.update(interactive=idle)
@@ -210,7 +210,7 @@ class Page:
             self.at: at,
             self.back: gr.update(interactive=at > 0),
             self.forth: gr.update(interactive=at + 1 < views.pages(made.split)),
-            self.outcome: views.outcome(session),
+            self.outcome: text(views.outcome(session)),
         }
 
     def split(self, session: Session) -> Update:
@@ -219,9 +219,9 @@ class Page:
         if made is None:
             return {}
         split = made.split
-        low, high = split.range
+        low, high, step = split.range
         slider = gr.update(
-            minimum=low, maximum=high, step=(high - low) / 500, value=split.threshold,
+            minimum=low, maximum=high, step=step, value=split.threshold,
             interactive=split.movable,
         )  # fmt: skip
         shown = self.pages(session, views.page_of_boundary(split))
@@ -239,13 +239,13 @@ class Page:
     def on_drop(self, files: list[str] | None, request: gr.Request) -> Iterator[Update]:
         session = self.session(request)
         refused = said(lambda: session.add_shots(files or []))
-        yield {**self.view(session), self.drop: None, self.refused: views.refusals(refused)}
+        yield {**self.view(session), self.drop: None, self.refused: text(views.refusals(refused))}
         yield from self.looked(session)
 
     def on_tests(self, files: list[str] | None, request: gr.Request) -> Iterator[Update]:
         session = self.session(request)
         refused = said(lambda: session.add_tests(files or []))
-        shown = {self.drop_tests: None, self.refused_tests: views.refusals(refused)}
+        shown = {self.drop_tests: None, self.refused_tests: text(views.refusals(refused))}
         yield {**self.view(session), **shown}
         if not session.busy:
             yield from self.follow(session, session.look())
@@ -260,7 +260,7 @@ class Page:
             **self.view(session),
             self.label: choice.label,
             self.correct: choice.correct,
-            self.refused: "",
+            self.refused: text(""),
         }
         yield from self.follow(session, session.look())
 
@@ -278,7 +278,7 @@ class Page:
             session.clear()
         except UserError as error:
             raise gr.Error(str(error)) from error
-        return {**self.view(session), self.refused: "", self.label: None}
+        return {**self.view(session), self.refused: text(""), self.label: None}
 
     def on_make(
         self, label: int | None, intention: str, correct: int | None, request: gr.Request
@@ -333,6 +333,11 @@ class Page:
             self.threshold: split.threshold,
             **self.pages(session, views.page_of_boundary(split)),
         }
+
+
+def text(shown: str) -> Any:
+    """HTML that takes no room where there is nothing to say."""
+    return gr.update(value=shown, visible=bool(shown))
 
 
 def chosen(label: int | None, intention: str, correct: int | None) -> Choice:

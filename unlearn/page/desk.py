@@ -199,13 +199,13 @@ def check_ours(cfg: Config) -> None:
     if not isinstance(cfg.scenario, Own):
         check(cfg)
         return
+    for name in ("shots", "label", "correct", "test", "test_forget"):
+        if getattr(cfg.scenario, name) is not None:
+            raise UserError(f"scenario.{name}", "is given on the page; leave it out")
     check_ranges(cfg)
     check_loggers(cfg.logger)
     refuse_data(cfg)
     cfg.model.check()
-    for name in ("shots", "label", "correct", "test", "test_forget"):
-        if getattr(cfg.scenario, name) is not None:
-            raise UserError(f"scenario.{name}", "is given on the page; leave it out")
 
 
 def trained(cfg: Config, device: torch.device) -> tuple[Loaded, list[str], Example]:

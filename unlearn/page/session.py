@@ -75,7 +75,8 @@ class Session:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.folder = Path(tempfile.mkdtemp(prefix="session-", dir=desk.folder))
+        # Within that of the uploads: what lies elsewhere the server would copy.
+        self.folder = Path(tempfile.mkdtemp(prefix="session-", dir=desk.uploads))
         self.shots, self.tests = Dropped(desk.wanted), Dropped(desk.wanted)
         self.before: dict[str, Tensor] = {}
         self.after: dict[str, Tensor] = {}

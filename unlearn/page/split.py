@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -35,14 +36,18 @@ class Split:
         return bool(self.order) and not self.cfg.whole_class
 
     @property
-    def range(self) -> tuple[float, float]:
-        """Thresholds from none to all of ``order``."""
-        distances = self.proxy.distances[self.order]
+    def range(self) -> tuple[float, float, float]:
+        """The threshold's smallest value, with none of ``order`` nearer, its largest, with all of
+        them nearer, and a step between them; numbers of few digits."""
         if not self.order:
-            return 0.0, 1.0
-        low, high = float(distances.min()), float(distances.max())
-        margin = max(0.02 * (high - low), 1e-6)
-        return min(low - margin, self.automatic), max(high + margin, self.automatic)
+            return 0.0, 1.0, 0.01
+        distances = self.proxy.distances[self.order]
+        low = min(float(distances.min()), self.automatic)
+        high = max(float(distances.max()), self.automatic)
+        step = 10.0 ** math.floor(math.log10(max(high - low, 1e-4) / 100))
+        digits = max(0, -math.floor(math.log10(step)))
+        low, high = (math.floor(low / step) - 1) * step, (math.ceil(high / step) + 1) * step
+        return round(low, digits), round(high, digits), round(step, digits)
 
     def target_like(self) -> Tensor:
         """(n,) bool, D~_e as it is now."""

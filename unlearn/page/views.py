@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
+from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
@@ -245,8 +246,12 @@ def tests(session: Session) -> str:
 
 def heading(desk: Desk) -> str:
     """The model at hand, in a line."""
-    scale = desk.configs[desk.first].scale
-    return f'<p class="note">Model: {esc(desk.loaded.said)}. Settings: scale={esc(scale)}.</p>'
+    cfg = desk.configs[desk.first]
+    file = "" if cfg.model.file is None else f", {Path(cfg.model.file).name}"
+    scale = f"Settings: scale={cfg.scale}."
+    return (
+        f'<p class="note">{esc(cfg.model.name + file)}: {esc(desk.loaded.said)}. {esc(scale)}</p>'
+    )
 
 
 def grid_of(made: Made | None, job: Job | None) -> Tensor | None:
