@@ -201,7 +201,7 @@ def relearning() -> Values:
         sampler = Filtration(FiltrationConfig(augmentations=1, t_ent=0.78)).sampler(
             problem, generator
         )
-        stage = Relearning(replace(cfg, **changes), intention, CORRECT)
+        stage = Relearning(replace(cfg, **changes), intention, (CORRECT,))
         found[name] = entry(stage.make(problem, proxy, sampler, Fit()))
     return found
 
@@ -241,7 +241,21 @@ def standin(name: str) -> Values:
     return summary(StandInStage(made_by, cfg).make(given_problem())[0])
 
 
+# Shares of moving weights lie where two gradients are far apart: rounding swaps no weights.
+FINETUNED = {"epochs": 2, "batch_size": 12, "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-3}
 BASELINE_SETTINGS: dict[str, dict[str, Any]] = {
+    "finetune": {**FINETUNED, "batchnorm": "train"},
+    "neggrad_plus": {**FINETUNED, "batchnorm": "frozen", "alpha": 0.9},
+    "scrub": {
+        **FINETUNED,
+        "batchnorm": "train",
+        "max_epochs": 1,
+        "gamma": 0.9,
+        "alpha": 0.1,
+        "temperature": 4.0,
+    },
+    "salun": {**FINETUNED, "batchnorm": "frozen", "moving": 0.37553},
+    "ssd": {"alpha": 1.5, "dampening": 0.8, "batch_size": 7},
     "oracle": {},
     "logit_mask": {},
     "fisher": {"alpha": 1e-3, "clamp": 1e3, "clamp_last": 1e2, "boost": 10.0, "batch_size": 7},
@@ -266,7 +280,7 @@ BASELINE_SETTINGS: dict[str, dict[str, Any]] = {
 
 METHOD_SETTINGS: dict[str, dict[str, Any]] = {
     "ascent": {"batch_size": 4},
-    "random_label": {"moving": 0.5},
+    "random_label": {"moving": 0.3773},
     "delete": {"weight_decay": 1e-3},
     "boundary_shrink": {},
     "mu_mis": {},

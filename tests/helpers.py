@@ -195,7 +195,7 @@ def relearned(
     sampler: Filter | None = None,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """The unlearned model, in eval mode, and the history of its losses."""
-    stage = Relearning(cfg, intention, problem.correct)
+    stage = Relearning(cfg, intention, problem.corrects)
     sampler = sampler or Filtration(FiltrationConfig()).sampler(problem, None)  # type: ignore[arg-type]
     state, remark = stage.make(problem, proxy, sampler, Fit())
     model = copy.deepcopy(problem.original)
@@ -331,7 +331,7 @@ def by_parts(
         problem = Problem.of(
             model, shots, labels, correct, chosen.augment, 0, interface or Interface()
         )
-        stages = chosen.stages(chosen.intention(intention), problem.correct)
+        stages = chosen.stages(chosen.intention(intention), problem.corrects)
         fit = Fit()
         with seeded_init(0, "parts"):
             state, _ = stages[0].make(problem, fit)
@@ -390,7 +390,7 @@ def drilled(model: nn.Module, x: torch.Tensor, y: torch.Tensor, rate: float = 2e
     """The model trained until it knows the images (n, C, H, W) by heart."""
     torch.manual_seed(3)
     optimizer = torch.optim.Adam(model.parameters(), rate)
-    for _ in range(40):
+    for _ in range(200):
         model.train()
         for rows in torch.randperm(len(x)).split(16):
             answer = model(x[rows])
@@ -431,3 +431,34 @@ def sure_problem(shots: int = 6, channels: int = 1, seed: int = 0) -> Problem:
     chosen = images[answers == target][:shots]
     assert len(chosen) == shots
     return problem_of(model, chosen, target, (target + 1) % 4, Augment(1, 15.0))
+
+
+# --- methods with all the data
+
+
+def clear_cut(ranked: torch.Tensor) -> int:
+    """How many of falling values are above the widest gap near a quarter of them."""
+    first, last = len(ranked) // 5, len(ranked) // 3
+    return first + int((ranked[first : last - 1] / ranked[first + 1 : last]).argmax()) + 1
+
+
+class ByHand:
+    """SGD with momentum and weight decay, written out.
+
+    Args:
+        cfg: ``lr``, ``momentum``, ``weight_decay``.
+    """
+
+    def __init__(self, model: nn.Module, cfg: Any) -> None:
+        self.model, self.cfg = model, cfg
+        self.velocity = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
+
+    def step(self, loss: torch.Tensor) -> None:
+        self.model.zero_grad()
+        loss.backward()
+        for name, p in self.model.named_parameters():
+            if p.grad is None:
+                continue
+            decayed = p.grad + self.cfg.weight_decay * p.detach()
+            self.velocity[name] = self.cfg.momentum * self.velocity[name] + decayed
+            p.data -= self.cfg.lr * self.velocity[name]

@@ -15,7 +15,7 @@ from scripts.bench.measure import Options, Result, Spread, against_the_first, sp
 from scripts.bench.stages import TRAIN
 from scripts.bench.subjects import SCALES, settings, subject
 
-TINY = Options(torch.device("cpu"), "tiny", 2)
+TINY = Options(torch.device("cpu"), "tiny", 1)
 
 
 def values(result: Result) -> list[float]:
@@ -23,7 +23,7 @@ def values(result: Result) -> list[float]:
     return [v for s in spreads for v in (s.min, s.median, s.max)]
 
 
-@pytest.mark.parametrize("name", ["data", "fisher"])
+@pytest.mark.parametrize("name", ["data", "fisher", "inversion"])
 def test_a_fast_way_is_timed_against_the_usual_one(name: str) -> None:
     results = BENCHES[name](TINY)
     assert results
@@ -31,8 +31,8 @@ def test_a_fast_way_is_timed_against_the_usual_one(name: str) -> None:
         assert result.table().row_count == len(result.rows) >= 2
         assert all(v > 0 and math.isfinite(v) for v in values(result))
         differences = [v for k, v in result.remarks.items() if "difference" in k]
-        assert len(differences) == (name == "fisher")
-        assert all(isinstance(d, float) and d <= 1e-5 for d in differences)
+        assert len(differences) == (name != "data")
+        assert all(isinstance(d, float) and d <= 1e-4 for d in differences)
 
 
 def test_every_stage_is_timed_in_every_precision() -> None:
@@ -48,6 +48,7 @@ def test_every_stage_is_timed_in_every_precision() -> None:
         step, steps, seconds = row["ms for one step"], row["steps"], row["seconds of the stage"]
         assert isinstance(step, Spread)
         assert isinstance(steps, int)
+        assert row["CPU ms"].min > 0  # type: ignore[union-attr]
         assert seconds == pytest.approx(step.median / 1000 * steps)
     assert len(wheres) == len(ways)
     for where in wheres:

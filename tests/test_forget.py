@@ -145,11 +145,11 @@ def test_wrong_arguments() -> None:
     x, y = torch.rand(3, 1, 28, 28), torch.tensor([1, 1, 1])
     for arguments, key in (
         ((x[0], y), "shots"),
-        ((x[:, :, :27], y), "shots"),
+        ((x[:0], y[:0]), "shots"),
         ((x * 2, y), "shots"),
         ((x.to(torch.uint8), y), "shots"),
         ((x, y[:2]), "labels"),
-        ((x, torch.tensor([1, 2, 1])), "labels"),
+        ((x, torch.tensor([1, 9, 1])), "labels"),
         ((x, y + 9), "labels"),
         ((x, y, "neg", y + 9), "correct_labels"),
         ((x, y, "cor"), "correct_labels"),

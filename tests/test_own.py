@@ -5,7 +5,10 @@ The models are trained and loaded by plain code that uses nothing of this progra
 
 from __future__ import annotations
 
+import copy
 import json
+import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,13 +23,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tests.helpers import OWN, digits, drilled, errors, write_images
+from tests.helpers import OWN, digits, drilled, errors, small_net, small_task, write_images
 from unlearn import UserError
+from unlearn.config import resolve
+from unlearn.engine.augment import Augment
+from unlearn.filtration import FiltrationConfig, split
+from unlearn.filtration.filtrate import Measured, relative
+from unlearn.inversion import Generator, InversionConfig, Inverter, build_generator
 from unlearn.models import load_model
+from unlearn.models.checkpoint import load_checkpoint
 from unlearn.models.from_huggingface import HuggingFace
 from unlearn.models.from_python import FromPython
 from unlearn.models.from_timm import Timm
+from unlearn.models.saving import FileWeights
+from unlearn.problem import Interface, Problem
+from unlearn.relearning import Given
+from unlearn.relearning.intentions.cor import Cor
+from unlearn.relearning.lesson import relabelled, without
+from unlearn.relearning.restraint import Held
 from unlearn.runs.record import Record
+from unlearn.runs.run import check_network, network_for
 from unlearn.scenarios.own import Own, index_of
 
 Run = Callable[..., tuple[int, str, str]]
@@ -65,7 +81,8 @@ def images() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, images: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the shots, in which the command line runs."""
+    """A folder with the shots, in which the command line runs; networks are drawn from a seed."""
+    torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "wrong", images[0][images[1] == WRONG])
 
@@ -368,6 +385,82 @@ def test_what_is_missing_is_said(plain: FromPython, monkeypatch: pytest.MonkeyPa
             load_model(model(model.__name__.lower()))
 
 
+def test_two_labels_at_once(cli: Run, images: tuple[Tensor, Tensor]) -> None:
+    Path("nets_of_two.py").write_text(NETS)
+    space: dict[str, Any] = {}
+    exec(NETS, space)
+    x, y = images
+    net = drilled(space["build"](4), x, y)
+    torch.save(net.state_dict(), "mine.pt")
+    for name in ("two", "one"):
+        write_images(Path("shots") / name, x[y == int(name == "one") + 2 * int(name == "two")])
+    Path("four.txt").write_text("zero\none\ntwo\nthree\n")
+    words = ["model=python", "model.factory=nets_of_two:build", "model.arguments={classes: 4}"]
+    words += ["model.checkpoint=mine.pt", "model.image_size=28", "model.mean=0", "model.std=1"]
+    words += ["scenario.classes=four.txt", "scenario.shots=shots", "scenario.label=[two,one]"]
+    status, out, err = cli(
+        *OWN, *words, "intention=cor", "scenario.correct=[three,zero]", "relearning.lr=0.01"
+    )
+    assert status == 0, err
+    assert "two: 6 of class 2 (two), rightly three; one: 6 of class 1 (one), rightly zero" in err
+    net.load_state_dict(torch.load(folder_of(out) / "mine.pt", weights_only=True))
+    with torch.no_grad():
+        answers = net(x).argmax(-1)
+    for wrong, right in ((2, 3), (1, 0)):
+        assert float((answers[y == wrong] == wrong).float().mean()) <= 0.5, right
+
+
+def test_each_label_is_relabelled_by_its_own_right_one() -> None:
+    images = torch.rand(4, 1, 28, 28)
+    model = small_net()
+    givens = [Given(model, 0, 1, 0), Given(model, 2, 3, 0)]
+    labels = relabelled(Cor(), images, givens, torch.tensor([2, 0, 0, 2]))
+    assert labels is not None
+    assert labels.argmax(-1).tolist() == [3, 1, 1, 3]
+    held = Held(Cor(), givens, images, torch.tensor([0, 0, 2, 2]))
+    with torch.no_grad():
+        said = model(images).argmax(-1)
+    right = (said == torch.tensor([1, 1, 3, 3])).float().mean()
+    assert held.share(model) == pytest.approx(float(right))
+    p = without(torch.full((1, 4), 0.25), [0, 2])
+    torch.testing.assert_close(p, torch.tensor([[0.0, 0.5, 0.0, 0.5]]))
+
+
+def test_each_label_has_its_own_condition_and_statistics() -> None:
+    shots = torch.cat([torch.full((2, 1, 28, 28), v) for v in (0.2, 0.8)])
+    interface = Interface()
+    problem = Problem.of(
+        small_net(), shots, [2, 2, 0, 0], [3, 3, 1, 1], Augment(0, 0), 0, interface
+    )
+    assert (problem.targets, problem.corrects) == ((0, 2), (1, 3))
+    cfg = InversionConfig(batch_size=12, width=4)
+    module = Inverter(cfg, build_generator(cfg, 4, problem.shape, 0, 2), problem)
+    assert module.labels.tolist() == [0, 1, 2, 3, 0, 2]
+    assert module.draw(12)[1].bincount().tolist() == [2] * 6
+    for target, statistics in zip((0, 2), module.targets, strict=True):
+        alone = replace(problem, targets=(target,))
+        only = Inverter(cfg, build_generator(cfg, 4, problem.shape, 0), alone)
+        for a, b in zip(statistics, only.targets[0], strict=True):
+            torch.testing.assert_close(a, b)
+    with pytest.raises(UserError, match=r"^correct_labels: the shots of label 2 have several"):
+        Problem.of(small_net(), shots, [2, 2, 0, 0], [3, 1, 1, 1], Augment(0, 0), 0, interface)
+
+
+def test_distances_of_several_labels_are_in_units_of_their_thresholds() -> None:
+    each = [
+        Measured(torch.tensor([0.1, 0.4, 0.3]), torch.tensor([0.2]), torch.ones(1), 0.2),
+        Measured(torch.tensor([0.9, 0.1, 0.4]), torch.tensor([0.5]), torch.ones(1), 1.0),
+    ]
+    seen = relative(each, (1, 3), torch.tensor([1, 1, 0]))
+    torch.testing.assert_close(seen.distances, torch.tensor([0.5, 2.0, 0.4]))
+    torch.testing.assert_close(seen.within, torch.tensor([1.0, 0.5]))
+    p = torch.eye(4)[[1, 1, 0]]
+    like, _ = split(
+        FiltrationConfig(), seen.distances, p, torch.zeros(3, dtype=torch.bool), seen.t_f, (1, 3)
+    )
+    assert like.tolist() == [True, False, False]
+
+
 def test_names_numbers_and_sizes(plain: FromPython) -> None:
     assert index_of("two", ["one", "two"], "x") == 1
     assert index_of(1, ["7", "1"], "x") == 1  # a name comes before a number
@@ -376,3 +469,59 @@ def test_names_numbers_and_sizes(plain: FromPython) -> None:
     task = Own("own", shots=["wide", "wrong/000.png"], label=2).read(load_model(plain), False)
     assert task.shots.shape == (3, 1, 28, 28)
     assert task.classes == ["0", "1", "2", "3"]
+
+
+def test_the_commands_of_the_page_compose() -> None:
+    root = Path(__file__).parents[1]
+    text = (root / "docs" / "your-model.md").read_text() + (root / "README.md").read_text()
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    commands = [shlex.split(c) for c in blocks.replace("\\\n", "").splitlines() if c]
+    assert len(commands) >= 6
+    for words in commands:
+        cfg = resolve(words[1:])
+        assert words[0] == "unlearn"
+        assert cfg.scenario.name == ("own" if "scenario=own" in words else "class_mnist")
+
+
+def test_other_scenarios_take_networks_of_torchvision_if_these_can() -> None:
+    task = small_task(8)
+    words = ["scale=demo", "scenario=class_mnist", "model=torchvision"]
+    with pytest.raises(UserError, match=r"^model: .*cannot take images \(2, 1, 8, 8\)"):
+        check_network(resolve([*words, "model.arch=alexnet"]), task)
+    cfg = resolve([*words, "model.arch=mobilenet_v3_small"])
+    check_network(cfg, task)
+    state = network_for(cfg, task).state_dict()
+    assert state["network.features.0.0.weight"].shape[1] == 1
+    assert state["network.classifier.3.weight"].shape[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("side", "rows"), [(28, 7), (32, 8), (30, 8), (64, 16), (65, 9), (224, 14)]
+)
+def test_images_of_any_size_are_generated(side: int, rows: int) -> None:
+    """The base is at most 16x16; 28 and 32 are doubled twice."""
+    generator = Generator(3, (1, side, side - 3), 1, 4)
+    images = generator(torch.randn(3, 4), torch.arange(3))
+    assert images.shape == (3, 1, side, side - 3)
+    assert generator.rows == rows
+    widths = [m.out_channels for m in generator.body if isinstance(m, nn.Conv2d)]
+    assert widths[-3:] == [4, 2, 1]
+
+
+def test_every_copy_of_the_weights_in_a_file_is_repaired() -> None:
+    model, other = small_net(), small_net(seed=1)
+    held = {f"module.{k}": v for k, v in other.state_dict().items()}
+    optimizer = {"state": {0: {"momentum_buffer": torch.ones(2)}}, "lr": 0.1}
+    file = {"model": held, "ema": dict(other.state_dict()), "optimizer": optimizer, "epoch": 3}
+    torch.save(file, "mine.pt")
+    found = load_checkpoint(copy.deepcopy(other), "mine.pt")
+    assert (found.path, found.prefix) == (("model",), "module.")
+    (said,) = FileWeights("mine.pt", found).write(model, Path("repaired.pt"))
+    assert "ema" in said
+    repaired = torch.load("repaired.pt", weights_only=True)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(repaired["model"][f"module.{name}"], tensor)
+        assert torch.equal(repaired["ema"][name], tensor)
+    assert repaired["epoch"] == 3
+    assert repaired["optimizer"]["lr"] == 0.1
+    assert torch.equal(repaired["optimizer"]["state"][0]["momentum_buffer"], torch.ones(2))

@@ -263,7 +263,7 @@ def test_a_setting_newer_than_a_run_departs_unless_it_is_off() -> None:
 
 
 def test_an_older_run_does_not_fill_a_cell_that_sets_what_it_lacks() -> None:
-    cells = {c.row: c for c in load_table("switches").cells() if c.column == "7-MNIST, neg"}
+    cells = {c.row: c for c in load_table("switches_demo").cells() if c.column == "7-MNIST, neg"}
     cell = cells["Unmatched samples dropped"]
     wanted = composed(cell.overrides, "demo")
     older = {k: v for k, v in wanted.items() if k != "filtration.drop_unmatched"}

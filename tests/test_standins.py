@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.helpers import CELL, errors, shots_of, small_net, taught, tiny
-from unlearn import UserError, forget
+from unlearn import forget
 from unlearn.engine.augment import Augment
 from unlearn.engine.seeding import seeded
 from unlearn.filtration import FiltrationConfig
@@ -49,9 +49,10 @@ def test_patches_are_the_shots_own(problem: Problem) -> None:
             assert tuple(image[0, i : i + 14, j : j + 14].flatten().tolist()) in known
 
 
-def test_patches_must_divide_the_image(problem: Problem) -> None:
-    with pytest.raises(UserError, match=r"proxy\.size: 5 does not divide 28x28"):
-        Patches(size=5).images(problem, 2, seeded(0, "standin"))
+def test_patches_are_as_large_as_divides_the_image(problem: Problem) -> None:
+    for asked, used in ((13, 7), (8, 7), (5, 4), (1, 1)):
+        images, same = (Patches(size=s).images(problem, 3, seeded(0, "x")) for s in (asked, used))
+        assert torch.equal(images, same)
 
 
 def test_the_proxy_has_f_os_answers_and_nothing_target_like(problem: Problem) -> None:

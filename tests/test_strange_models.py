@@ -639,7 +639,7 @@ def test_shots_and_labels_in_other_forms() -> None:
         ([True] * 5, "whole numbers, not torch.bool"),
         ([0] * 4, "is not one label for each shot"),
         (["cat"] * 5, "labels: "),
-        ([0, 1, 0, 1, 0], "several labels [0, 1]"),
+        ([0, 1, 0, 1, 4], "4 is not one of the model's 4 classes"),
         (0, "is not one label for each shot"),
     ):
         assert words in refused(net(), labels=labels)

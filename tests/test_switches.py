@@ -29,14 +29,14 @@ def test_only_samples_made_for_plus_may_be_target_like() -> None:
     p = torch.eye(2)[torch.tensor([0, 0, 0, 0, 1])]
     distances = torch.tensor([0.1, 0.1, 0.9, 0.9, 0.1])
     plus = torch.tensor([True, False, True, False, True])
-    like, dropped = split(FiltrationConfig(), distances, p, plus, 0.5, TARGET)
+    like, dropped = split(FiltrationConfig(), distances, p, plus, 0.5, [TARGET])
     assert like.tolist() == [True, True, False, False, False]
     assert not dropped.any()
-    like, dropped = split(FiltrationConfig(only_plus=True), distances, p, plus, 0.5, TARGET)
+    like, dropped = split(FiltrationConfig(only_plus=True), distances, p, plus, 0.5, [TARGET])
     assert like.tolist() == [True, False, False, False, False]
     assert dropped.tolist() == [False, True, False, False, False]
     both = FiltrationConfig(only_plus=True, drop_unmatched=True)
-    like, dropped = split(both, distances, p, plus, 0.5, TARGET)
+    like, dropped = split(both, distances, p, plus, 0.5, [TARGET])
     assert like.tolist() == [True, False, False, False, False]
     assert dropped.tolist() == [False, True, True, False, True]
 

@@ -89,8 +89,10 @@ def chosen(arguments: list[str]) -> Callable[[], int]:
     if strange := [option for option in options if option not in OWN]:
         raise choices("options", strange[0], [*OWN, "--evaluate", "--help", *SHOWING])
     overrides = [a for a in arguments if not a.startswith("-")]
-    multirun = bool({*SWEEP} & set(options))
-    return lambda: jobs(overrides, multirun, "--dry-run" in options)
+    dry = "--dry-run" in options
+    table = any(o.startswith("experiment=") and o != "experiment=null" for o in overrides)
+    multirun = bool({*SWEEP} & set(options)) or (dry and table)  # the plan of a table is a sweep's
+    return lambda: jobs(overrides, multirun, dry)
 
 
 def help_text() -> int:

@@ -18,6 +18,7 @@ from unlearn.engine.seeding import seeded_init
 from unlearn.engine.stages import Computed, Stage, Stages
 from unlearn.engine.store import Entry, Store
 from unlearn.engine.watch import Watch
+from unlearn.errors import UserError
 from unlearn.filtration import Filtration, FiltrationConfig, Proxy
 from unlearn.inversion import AnyGenerator, Inversion, InversionConfig
 from unlearn.methods import METHODS, Method, MethodStage
@@ -59,16 +60,19 @@ class Settings:
         return self.intentions.get(name) or INTENTIONS[name]()
 
     def stages(
-        self, intention: Intention, correct: int | None = None, watch: Watch | None = None
+        self,
+        intention: Intention,
+        corrects: tuple[int, ...] | None = None,
+        watch: Watch | None = None,
     ) -> list[Stage]:
         """The stages of a call with these settings, in their order."""
         if self.method is not None:
-            return [MethodStage(self.method, intention, correct)]
+            return [MethodStage(self.method, intention, None if corrects is None else corrects[0])]
         if self.proxy is not None:
             first: list[Stage] = [StandInStage(self.proxy, self.filtration)]
         else:
             first = [Inversion(self.inversion), Filtration(self.filtration)]
-        return [*first, Relearning(self.relearning, intention, correct, watch)]
+        return [*first, Relearning(self.relearning, intention, corrects, watch)]
 
 
 @dataclass
@@ -130,10 +134,10 @@ def forget(
             gradients stay as they are, unless none does. ``torch.compile``, ``DataParallel`` and
             their like are taken off.
         shots: the given part of D_e, floats (k, C, H, W) in [0, 1], a tensor or an array.
-        labels: what the model answers on them and shall not, (k,), all the same; a tensor, an
-            array or a list.
+        labels: what the model answers on each of them and shall not, (k,); a tensor, an array or
+            a list. Several labels are unlearned at once, each by a condition y+ of its own.
         intention: ``std``, ``unt``, ``neg``, ``cor``, or one with settings of its own.
-        correct_labels: for ``cor``, the right labels (k,), all the same.
+        correct_labels: for ``cor``, the right labels (k,); all shots of a label have one.
         augment: what the model was trained to withstand, if other than the settings say.
         settings: from ``unlearn.settings``; the paper's by default.
         method: another method that is given the same, by its name (``ascent``, ``delete``, ...) or
@@ -176,7 +180,8 @@ def forget(
         problem = Problem.of(
             model, shots, labels, correct_labels, augment or chosen.augment, seed, interface
         )
-        intention.check(problem.target, problem.correct)
+        for target, correct in problem.pairs:
+            intention.check(target, correct)
         fit = Fit(callbacks, logger, progress, watch, chosen.precision)
         computed = Computed.here(problem.device, chosen.precision)
         kept = Store(Path(store)) if store is not None else None
@@ -199,6 +204,8 @@ def few_shot_unlearn(
             return stages.run(stage, make)
 
     if settings.method is not None:
+        if len(problem.targets) > 1:
+            raise UserError("labels", f"{settings.method.name} takes shots of one label")
         only = MethodStage(settings.method, intention, problem.correct)
         return by_method(problem, run(only, lambda: only.make(problem, fit)), stages)
     history: dict[str, list[dict[str, float]]] = {}
@@ -215,7 +222,7 @@ def few_shot_unlearn(
         history["inversion"] = inverted["history"]
     proxy = Proxy(**tensors)
 
-    relearning = Relearning(settings.relearning, intention, problem.correct, fit.watch)
+    relearning = Relearning(settings.relearning, intention, problem.corrects, fit.watch)
     state, relearned = run(relearning, lambda: relearning.make(problem, proxy, sampler, fit))
     predictions = relearned.get("predictions")
     return Result(

@@ -54,8 +54,9 @@ class Problem:
         original: f_o in eval mode, its parameters not requiring gradients; takes images in [0, 1]
             and answers logits.
         shots: the given part of D_e, (k, C, H, W) in [0, 1], on the model's device.
-        target: the label of D_e.
-        correct: its right label, where known.
+        labels: of each shot, (k,): what the model answers on them and shall not.
+        targets: the labels that there are, in order; each has a condition y+ of its own.
+        corrects: the right label for each of them, where known.
         classes: how many classes the model answers.
         augment: what the model was trained to withstand.
         seed: of everything random.
@@ -67,8 +68,9 @@ class Problem:
 
     original: nn.Module
     shots: Tensor
-    target: int
-    correct: int | None
+    labels: Tensor
+    targets: tuple[int, ...]
+    corrects: tuple[int, ...] | None
     classes: int
     augment: Augment
     seed: int
@@ -98,18 +100,21 @@ class Problem:
         images = _images(shots).to(next(model.parameters()).device, torch.get_default_dtype())
         original, form = adapted(model, interface.normalize, images.shape[1])
         original, form, classes = _tried(original, form, images)
-        target = _one_label("labels", labels, len(images), classes)
-        correct = None
+        wrong = _labels("labels", labels, len(images), classes).to(images.device)
+        targets = tuple(int(t) for t in wrong.unique())
+        corrects = None
         if correct_labels is not None:
-            correct = _one_label("correct_labels", correct_labels, len(images), classes)
+            right = _labels("correct_labels", correct_labels, len(images), classes)
+            corrects = tuple(_one("correct_labels", right[wrong.cpu() == t], t) for t in targets)
         penultimate = interface.penultimate
         head = None if penultimate is not None else head_of(original, images)
         if penultimate is not None and form.wrapped:
             penultimate = f"network.{penultimate}"
         embedding, layouts = (head, penultimate), layouts_of(original, images)
         problem = cls(
-            original, images, target, correct, classes, augment, seed, *embedding, layouts, form
-        )
+            original, images, wrong, targets, corrects, classes, augment, seed, *embedding, layouts,
+            form,
+        )  # fmt: skip
         problem.check_embedding()
         return problem
 
@@ -122,6 +127,26 @@ class Problem:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
         return (self.shots.shape[1], self.shots.shape[2], self.shots.shape[3])
+
+    @property
+    def target(self) -> int:
+        """The label of D_e; of several the first."""
+        return self.targets[0]
+
+    @property
+    def correct(self) -> int | None:
+        """The right label for ``target``, where known."""
+        return None if self.corrects is None else self.corrects[0]
+
+    @property
+    def pairs(self) -> list[tuple[int, int | None]]:
+        """Each label of D_e with the right one for it, where known."""
+        rights: Sequence[int | None] = self.corrects or [None] * len(self.targets)
+        return list(zip(self.targets, rights, strict=True))
+
+    def shots_of(self, target: int) -> Tensor:
+        """The shots of a label, (k, C, H, W)."""
+        return self.shots[self.labels == target]
 
     @property
     def part(self) -> dict[str, Any] | None:
@@ -155,12 +180,12 @@ class Problem:
         """Say in one line each what may be a mistake: wrong labels, log-probabilities."""
         with torch.no_grad(), evaluating(self.original):
             said = torch.cat([self.original(x) for x in self.shots.split(256)]).argmax(-1)
-        named = int((said == self.target).sum())
+        named = int((said == self.labels).sum())
         if 2 * named < len(said):
             log.warning(
-                "labels: the model answers %d on %d of the %d shots; unlearning needs what it "
+                "labels: the model answers %s on %d of the %d shots; unlearning needs what it "
                 "answers on them (it answers %s)",
-                self.target,
+                " or ".join(map(str, self.targets)),
                 named,
                 len(said),
                 ", ".join(f"{c} on {n}" for c, n in enumerate(said.bincount().tolist()) if n),
@@ -188,7 +213,7 @@ class Problem:
             "computes": what_it_computes(self.original, self.shots),
             "frozen": sorted(self.form.frozen),
             "shots": fingerprint({"shots": self.shots}),
-            "target": self.target,
+            "target": self.target if len(self.targets) == 1 else self.labels.tolist(),
             "augment": asdict(self.augment),
             "seed": self.seed,
             "embedding": self.penultimate or self.head,
@@ -259,15 +284,24 @@ def _tried(original: nn.Module, form: Form, images: Tensor) -> tuple[nn.Module, 
     return original, form, seen.logits.shape[1]
 
 
-def _one_label(name: str, given: Labels, number: int, classes: int) -> int:
+def _labels(name: str, given: Labels, number: int, classes: int) -> Tensor:
+    """One label for each shot, (k,)."""
     labels = _tensor(name, given)
     if labels.shape != (number,):
         raise UserError(name, f"{tuple(labels.shape)} is not one label for each shot, ({number},)")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise UserError(name, f"labels must be whole numbers, not {labels.dtype}")
+    for value in labels.unique().tolist():
+        if not 0 <= int(value) < classes:
+            raise UserError(name, f"{value} is not one of the model's {classes} classes")
+    return labels.long()
+
+
+def _one(name: str, labels: Tensor, target: int) -> int:
+    """The one label that all shots of a target have."""
     values = labels.unique().tolist()
     if len(values) != 1:
-        raise UserError(name, f"the shots carry several labels {values}; call once for each")
-    if not 0 <= int(values[0]) < classes:
-        raise UserError(name, f"{values[0]} is not one of the model's {classes} classes")
+        raise UserError(
+            name, f"the shots of label {target} have several right labels {values}; call once each"
+        )
     return int(values[0])

@@ -81,7 +81,8 @@ class Repair:
             problem = Problem.of(
                 network, shots, task.labels, task.correct, cfg.augment, cfg.seed, interface
             )
-            cfg.intention.check(problem.target, problem.correct)
+            for target, correct in problem.pairs:
+                cfg.intention.check(target, correct)
         log.info("model: %s", model.said)
         log.info("%s", task.said)
         return cls(place, device, model, task, problem)
@@ -149,10 +150,10 @@ class Repair:
     ) -> Record:
         """What ``metrics.json`` says."""
         task = self.task
-        metrics = dict(agreement)
+        still = [share(seen["shots"] == task.labels) for seen in (before, after)]
+        metrics = {"original_target_on_shots": still[0], "target_on_shots": still[1], **agreement}
         for name, seen in (("original_", before), ("", after)):
             metrics |= {f"{name}{k}": v for k, v in accuracies(task, seen).items()}
-        still = [share(seen["shots"] == task.labels) for seen in (before, after)]
         return Record(
             **provenance(self.place, made, self.device),
             shots=len(task.shots),

@@ -1,6 +1,6 @@
 """Time the stages of a run, and fast ways against the usual ones.
 
-python -m scripts.bench [--only NAME ...] [--scale paper] [--device cuda] [--json FILE]
+python -m scripts.bench [--only NAME ...] [--scale demo] [--device cuda] [--json FILE]
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from rich.console import Console
 
 from unlearn.engine.device import hardware
 
-from . import data, fisher, stages
+from . import data, fisher, inversion, stages
 from .measure import Options, Result, in_words, write_json
 from .subjects import SCALES
 
 BENCHES: dict[str, Callable[[Options], list[Result]]] = {
     "stages": stages.bench,
+    "inversion": inversion.bench,
     "data": data.bench,
     "fisher": fisher.bench,
 }
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benches, print a table after each, and write them all down."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m scripts.bench")
     parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES))
-    parser.add_argument("--scale", choices=SCALES, default="demo")
+    parser.add_argument("--scale", choices=SCALES, default="small")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, help="CPU threads; all by default")

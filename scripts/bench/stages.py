@@ -61,14 +61,14 @@ class Stage:
 
 
 class Clock(pl.Callback):
-    """The time at the end of each training step."""
+    """The time, and that of this process's CPU threads, at the end of each training step."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.ends = device, list[float]()
+        self.device, self.ends = device, list[tuple[float, float]]()
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         wait_for(self.device)
-        self.ends.append(time.perf_counter())
+        self.ends.append((time.perf_counter(), time.process_time()))
 
 
 def training(cfg: Config, device: torch.device) -> Stage:
@@ -143,8 +143,11 @@ def bench(options: Options) -> list[Result]:
             fits = {"float32": fits["float32"]}
         rows += of_stage(make.__name__, make(cfg, device), fits, options)
     title = f"scale {options.scale}, {subject(cfg)}"
-    how = "steps timed, times their number; filtration: one round, run whole"
-    stages = Result(f"Stages at {title}", rows, {"seconds of a stage": how})
+    remarks: dict[str, Cell] = {
+        "seconds of a stage": "steps timed, times their number; filtration: one round, run whole",
+        "CPU ms": "of all threads; another job's load hardly shows in it",
+    }
+    stages = Result(f"Stages at {title}", rows, remarks)
     step = f"A step of inversion at {title}, batch {cfg.inversion.batch_size}"
     wheres = [
         where(f"{step}, {way}", inversion(cfg, device), Fit(precision=precision), options)
@@ -158,23 +161,30 @@ def of_stage(
 ) -> list[dict[str, Cell]]:
     """A row for each way of fitting it; they take turns."""
     times: dict[str, list[float]] = defaultdict(list)
+    busy: dict[str, list[float]] = defaultdict(list)
     for turn in range(options.repeats + 1):  # the first warms up
         for way, fit in fits.items():
-            seconds = seconds_of_steps(stage, fit, options.device)
-            times[f"{name}, {way}"] += seconds if turn else []
+            steps = seconds_of_steps(stage, fit, options.device)
+            if turn:
+                times[f"{name}, {way}"] += [wall for wall, _ in steps]
+                busy[f"{name}, {way}"] += [cpu for _, cpu in steps]
     rows = against_the_first(times, dict.fromkeys(times, 1), "step")
-    for row, seconds in zip(rows, times.values(), strict=True):
+    for row, (way, seconds) in zip(rows, times.items(), strict=True):
         step = statistics.median(seconds)
+        row |= {"CPU ms": spread_of([1000 * s for s in busy[way]])}
         row |= {"images/s": stage.images / step, "steps": stage.steps}
         row["seconds of the stage"] = step * stage.steps
     return rows
 
 
-def seconds_of_steps(stage: Stage, fit: Fit, device: torch.device) -> list[float]:
-    """Seconds from the end of each step to that of the next; of a stage run whole, all of it."""
-    clock = Clock(device)
+def seconds_of_steps(stage: Stage, fit: Fit, device: torch.device) -> list[tuple[float, float]]:
+    """Seconds from the end of each step to that of the next, and the CPU's; of a stage run whole,
+    all of it."""
+    clock, start = Clock(device), time.process_time()
     whole = seconds_of(lambda: stage.run(replace(fit, callbacks=(clock,))), device)
-    return [b - a for a, b in pairwise(clock.ends)] or [whole]
+    cpu = time.process_time() - start
+    gaps = [(b - a, d - c) for (a, c), (b, d) in pairwise(clock.ends)]
+    return gaps or [(whole, cpu)]
 
 
 def where(title: str, stage: Stage, fit: Fit, options: Options) -> Result:

@@ -15,9 +15,9 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, batch_of_two, positive
+from unlearn.baselines.steps import Step
 from unlearn.data import Images
-from unlearn.engine.augment import Augment
-from unlearn.engine.fitting import LossModule, ShuffledRows
+from unlearn.engine.fitting import ShuffledRows
 from unlearn.engine.precision import forward
 from unlearn.engine.predict import predict
 from unlearn.engine.seeding import seeded
@@ -42,28 +42,16 @@ def l_distil(logits: Tensor, y: Tensor, p: Tensor, alpha: float, temperature: fl
     return alpha * F.cross_entropy(logits, y) + (1 - alpha) * l_retain(logits, p, temperature)
 
 
-class _Step(LossModule):
-    """What both stages share: SGD over augmented images that lie on the device."""
-
-    settings = "baseline"
+class _Step(Step):
+    """What both stages share."""
 
     def __init__(
         self, cfg: Neutralized, epochs: int, model: nn.Module, data: Images, access: FullAccess
     ) -> None:
         self.rng = seeded(access.seed, self.stage, device=data.x.device)
         self.batches = ShuffledRows(len(data), cfg.batch_size, epochs, self.rng)
-        super().__init__(len(self.batches))
-        self.cfg, self.model, self.data = cfg, model, data
-        self.augment: Augment = access.augment
-
-    def images(self, rows: Tensor) -> Tensor:
-        return self.augment(self.data.x[rows], self.rng)
-
-    def configure_optimizers(self) -> Any:
-        c = self.cfg
-        return torch.optim.SGD(
-            self.model.parameters(), lr=c.lr, momentum=c.momentum, fused=self.fused
-        )
+        super().__init__(cfg, model, len(self.batches), access.augment)
+        self.data, self.own = data, cfg
 
 
 class Neutralizing(_Step):
@@ -72,7 +60,7 @@ class Neutralizing(_Step):
     stage = "neutralizing"
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        logits = forward(self.model, self.images(batch))
+        logits = forward(self.model, self.images(self.data, batch))
         wrong = contrastive_labels(self.data.y[batch], logits.shape[1], self.rng)
         return {"loss": F.cross_entropy(logits, wrong)}
 
@@ -84,10 +72,10 @@ class Retraining(_Step):
     original: nn.Module
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        x = self.images(batch)
+        x = self.images(self.data, batch)
         with torch.no_grad():
             p = forward(self.original, x).softmax(-1)
-        c = self.cfg
+        c = self.own
         return {
             "loss": l_distil(forward(self.model, x), self.data.y[batch], p, c.alpha, c.temperature)
         }

@@ -6,6 +6,7 @@ from unlearn.filtration.filtrate import (
     FiltrationConfig,
     NotSeparable,
     Proxy,
+    among,
     filtrate,
     split,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "FiltrationConfig",
     "NotSeparable",
     "Proxy",
+    "among",
     "filtrate",
     "split",
 ]

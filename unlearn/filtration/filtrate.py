@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -23,6 +24,8 @@ from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
 from unlearn.inversion import AnyGenerator
 from unlearn.models.probe import Probe
 from unlearn.problem import Problem
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,7 +55,8 @@ class Proxy:
         images: uint8 (n, C, H, W).
         probabilities: f_o's softmax (n, classes), the soft labels.
         conditions: what each was generated for, (n,) in Y+.
-        distances: MMD to D_e (n,).
+        distances: MMD to D_e (n,); of several labels, to the shots of the one that f_o answers, in
+            units of that label's threshold.
         within: leave-one-out MMD of the shots (k,); of one shot its augmented copies' MMD to it.
         target_like: (n,) bool, D~_e; the rest is D~_r, less what ``dropped`` marks.
         dropped: (n,) bool, in neither.
@@ -142,17 +146,17 @@ def split(
     p: Tensor,
     plus: Tensor,
     t_f: Tensor | float,
-    target: int,
+    targets: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """D~_e and what is in neither part, each (n,) bool.
 
     Args:
         distances: to D_e (n,).
-        p: f_o's softmax (n, classes); target-like samples are also predicted as ``target``.
-        plus: (n,) bool, made for y+.
+        p: f_o's softmax (n, classes); target-like samples are also predicted as a target.
+        plus: (n,) bool, made for a y+.
         t_f: the threshold; for a whole class there is none.
     """
-    like = p.argmax(-1) == target
+    like = among(p.argmax(-1), targets)
     if not cfg.whole_class:
         like &= distances < t_f
     dropped = plus & ~like if cfg.drop_unmatched else torch.zeros_like(like)
@@ -173,6 +177,14 @@ def surplus(
     if cfg.own_label_hard:
         left_out[own[distances[own].argsort(stable=True)[cfg.per_condition :]]] = True
     return left_out
+
+
+def among(labels: Tensor, targets: Sequence[int]) -> Tensor:
+    """Which labels (n,) are one of the targets, (n,) bool."""
+    found = labels == targets[0]
+    for target in targets[1:]:
+        found = found | (labels == target)
+    return found
 
 
 class Filtration(Stage):
@@ -211,21 +223,21 @@ def filtrate(cfg: FiltrationConfig, problem: Problem, generator: AnyGenerator) -
     Raises:
         NotSeparable: if nothing passes the refinement, or nothing or everything is target-like.
     """
-    target, device = problem.target, problem.device
+    targets, device = problem.targets, problem.device
     rng = seeded(problem.seed, "filtration", device=device)
     module = Filter(cfg, generator, problem.probe(), problem.augment, rng)
     wanted = torch.full((generator.conditions,), cfg.per_condition)
-    wanted[target] *= cfg.own_label
+    wanted[list(targets)] *= cfg.own_label
     with module.probe:
         images, p, embedding, conditions = _sample(module, device, wanted)
-        distances, within, bandwidths = _distances(cfg, problem, module, embedding)
-    t_f = cfg.threshold
-    if t_f is None:
-        t_f = threshold(np.asarray(distances), np.asarray(within))[0]
+        each = [_measured(cfg, problem, module, embedding, t) for t in targets]
+    seen = each[0] if len(each) == 1 else relative(each, targets, p.argmax(-1).cpu())
+    distances, within, bandwidths, t_f = seen
     conditions = conditions.cpu()
-    plus = conditions == generator.conditions - 1
-    target_like, dropped = split(cfg, distances, p.cpu(), plus, t_f, target)
-    dropped |= surplus(cfg, distances, ~target_like & ~dropped, conditions, target)
+    plus = conditions >= problem.classes
+    target_like, dropped = split(cfg, distances, p.cpu(), plus, t_f, targets)
+    for target in targets:
+        dropped |= surplus(cfg, distances, ~target_like & ~dropped, conditions, target)
     proxy = Proxy(
         images.cpu(),
         p.cpu(),
@@ -238,15 +250,53 @@ def filtrate(cfg: FiltrationConfig, problem: Problem, generator: AnyGenerator) -
         bandwidths,
         torch.tensor(cfg.whole_class),
     )
-    _check_parts(proxy, target)
+    _check_parts(proxy, targets)
     return proxy
 
 
+class Measured(NamedTuple):
+    """How far samples are from the shots of a label, as ``Proxy`` has it; t_f is the threshold."""
+
+    distances: Tensor
+    within: Tensor
+    bandwidths: Tensor
+    t_f: float
+
+
+def _measured(
+    cfg: FiltrationConfig, problem: Problem, module: Filter, embedding: Tensor, target: int
+) -> Measured:
+    """Samples' distances to the shots of a label by their embedding (n, d), and the threshold."""
+    shots = problem.shots_of(target)
+    distances, within, bandwidths = _distances(cfg, problem, module, embedding, shots)
+    t_f = cfg.threshold
+    if t_f is None:
+        t_f = threshold(np.asarray(distances), np.asarray(within))[0]
+    return Measured(distances, within, bandwidths, t_f)
+
+
+def relative(each: Sequence[Measured], targets: Sequence[int], answers: Tensor) -> Measured:
+    """Distances to the shots of several labels as one number, in units of each label's threshold.
+
+    A sample is measured against the shots of the label that f_o answers (n,); if that is none of
+    theirs, against the nearest ones.
+    """
+    thresholds = torch.tensor([m.t_f for m in each]).clamp_min(1e-12)
+    shares = torch.stack([m.distances / t for m, t in zip(each, thresholds, strict=True)], 1)
+    chosen = shares.argmin(1)
+    for i, target in enumerate(targets):
+        chosen[answers == target] = i
+        log.info("label %d: threshold %.4g", target, each[i].t_f)
+    within = torch.cat([m.within / t for m, t in zip(each, thresholds, strict=True)])
+    bandwidths = torch.cat([m.bandwidths for m in each])
+    return Measured(shares.gather(1, chosen[:, None])[:, 0], within, bandwidths, 1.0)
+
+
 def _distances(
-    cfg: FiltrationConfig, problem: Problem, module: Filter, embedding: Tensor
+    cfg: FiltrationConfig, problem: Problem, module: Filter, embedding: Tensor, shots: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """MMD of samples (n,) to D_e by their embedding (n, d); D_e's own spread (k,); bandwidths."""
-    shots, probe = problem.shots, module.probe
+    probe = module.probe
     own = near = probe(shots)[1]
     factors = torch.tensor(cfg.bandwidths, device=problem.device, dtype=torch.float64)
     if len(shots) == 1:
@@ -265,15 +315,17 @@ def _distances(
     return distances, within, bandwidths.cpu()
 
 
-def _check_parts(proxy: Proxy, target: int) -> None:
-    """Refuse a proxy of which nothing, or everything, is target-like."""
-    found, distances = int(proxy.target_like.sum()), proxy.distances
-    if found and proxy.retained.any():
+def _check_parts(proxy: Proxy, targets: Sequence[int]) -> None:
+    """Refuse a proxy of which nothing, or everything, is like the shots of a label."""
+    answers, distances = proxy.probabilities.argmax(-1), proxy.distances
+    found = [int(proxy.target_like[answers == t].sum()) for t in targets]
+    if all(found) and proxy.retained.any():
         return
-    called = int((proxy.probabilities.argmax(-1) == target).sum())
+    worst = targets[found.index(min(found))]
+    called, which = int((answers == worst).sum()), f" ({worst})" if len(targets) > 1 else ""
     raise NotSeparable(
         "filtration",
-        f"{'none' if found == 0 else 'all'} of {len(distances)} samples are target-like at "
+        f"{'all' if all(found) else 'none'} of {len(distances)} samples are target-like{which} at "
         f"threshold {float(proxy.threshold):.4g} (their distances: {distances.min():.4g} to "
         f"{distances.max():.4g}; the model calls {called} by the label); look at the sample "
         "grid and the knee plot, then set filtration.threshold, or train the generator longer "

@@ -64,11 +64,15 @@ class InversionConfig:
 
 
 def build_generator(
-    cfg: InversionConfig, classes: int, shape: tuple[int, int, int], seed: int
+    cfg: InversionConfig, classes: int, shape: tuple[int, int, int], seed: int, plus: int = 1
 ) -> Generator:
-    """A freshly initialised generator over the classes and y+ (the last condition)."""
+    """A freshly initialised generator over the classes and after them y+.
+
+    Args:
+        plus: how many y+ there are, one for each label of D_e.
+    """
     with seeded_init(seed, "generator"):
-        return Generator(classes + 1, shape, cfg.width, cfg.z, cfg.emphasis)
+        return Generator(classes + plus, shape, cfg.width, cfg.z, cfg.emphasis)
 
 
 class Inverter(LossModule):
@@ -86,13 +90,14 @@ class Inverter(LossModule):
     def __init__(self, cfg: InversionConfig, generator: Generator, problem: Problem) -> None:
         super().__init__(cfg.steps)
         classes, device = problem.classes, problem.device
-        if cfg.batch_size < classes + 1:
+        self.number = classes + len(problem.targets)
+        if cfg.batch_size < self.number:
             raise UserError(
                 "inversion.batch_size",
-                f"{cfg.batch_size} is fewer than the {classes + 1} conditions (classes and y+)",
+                f"{cfg.batch_size} is fewer than the {self.number} conditions (classes and y+)",
             )
         self.cfg, self.generator, self.classes = cfg, generator, classes
-        self.most = -(-cfg.batch_size // (classes + 1))  # rows of a condition; see ``draw``
+        self.most = -(-cfg.batch_size // self.number)  # rows of a condition; see ``draw``
         self.augment = problem.augment
         self.rng = seeded(problem.seed, "inversion", device=device)
         original = problem.original
@@ -103,9 +108,9 @@ class Inverter(LossModule):
         self.tar_layers = watched_layers(original, cfg.tar_layers, part) if cfg.weights.tar else ()
         self.probe = problem.probe(tuple(dict.fromkeys(self.bn_layers + self.tar_layers)))
         self.labels = torch.cat(
-            [torch.arange(classes, device=device), torch.tensor([problem.target], device=device)]
+            [torch.arange(classes, device=device), torch.tensor(problem.targets, device=device)]
         )
-        self.targets = self._target_statistics(problem.shots)
+        self.targets = [self._target_statistics(problem.shots_of(t)) for t in problem.targets]
 
     @torch.no_grad()
     def _target_statistics(self, shots: Tensor) -> list[Tensor]:
@@ -122,14 +127,15 @@ class Inverter(LossModule):
         """Noise (number, z) and conditions (number,), as even over Y+ as ``number`` allows."""
         device = self.labels.device
         z = torch.randn(number, self.cfg.z, device=device, generator=self.rng)
-        first = torch.randint(self.classes + 1, (1,), device=device, generator=self.rng)
-        y = (torch.arange(number, device=device) + first) % (self.classes + 1)
+        first = torch.randint(self.number, (1,), device=device, generator=self.rng)
+        y = (torch.arange(number, device=device) + first) % self.number
         return z, y
 
-    def _plus(self, y: Tensor) -> Rows:
-        """The rows of condition y+, the last one; chosen so that the host waits for no GPU."""
-        index = y.argsort(descending=True, stable=True)[: self.most]
-        weights = (y[index] == self.classes).to(torch.get_default_dtype())
+    def _plus(self, y: Tensor, which: int) -> Rows:
+        """The rows of one of the conditions y+; chosen so that the host waits for no GPU."""
+        own = (y == self.classes + which).to(torch.int8)
+        index = own.argsort(descending=True, stable=True)[: self.most]
+        weights = own[index].to(torch.get_default_dtype())
         return Rows(index, weights / weights.sum())
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
@@ -152,7 +158,7 @@ class Inverter(LossModule):
             parts["aug"] = L.l_aug(p[0], p[1:])
         parts |= self._statistics(inputs, y)
         if w.div or w.div_pixel:
-            same = L.Conditions.of(y, self.classes + 1, self.most)
+            same = L.Conditions.of(y, self.number, self.most)
             features = {"div": embedding, "div_pixel": x.flatten(1)}
             for name, f in features.items():
                 if getattr(w, name):
@@ -164,19 +170,24 @@ class Inverter(LossModule):
 
     def _statistics(self, inputs: dict[str, Tensor], y: Tensor) -> dict[str, Tensor]:
         """l_tar and l_bn, as far as they are wanted, of the layers' inputs."""
-        plus = self._plus(y) if self.tar_layers else None
+        pluses = [self._plus(y, i) for i in range(len(self.targets))] if self.tar_layers else []
         means: dict[str, Tensor] = {}
         seen: list[tuple[Tensor, Tensor]] = []
         for n in self.bn_layers:
-            if plus is not None and n in self.tar_layers:
-                mean, variance, means[n] = statistics_and_means(inputs[n], plus)
+            if n in self.tar_layers:
+                mean, variance, means[n] = statistics_and_means(inputs[n], pluses[0])
                 seen.append((mean, variance))
             else:
                 seen.append(channel_statistics(inputs[n]))
         parts = {}
-        if plus is not None:
-            mu = [means[n] if n in means else plus.means(inputs[n]) for n in self.tar_layers]
-            parts["tar"] = L.l_tar(mu, self.targets, self.cfg.squared)
+        if pluses:
+            # Of several labels, a sum: each y+ is drawn to its own shots as strongly as if alone.
+            gaps = []
+            for plus, targets in zip(pluses, self.targets, strict=True):
+                known = means if plus is pluses[0] else {}
+                mu = [known[n] if n in known else plus.means(inputs[n]) for n in self.tar_layers]
+                gaps.append(L.l_tar(mu, targets, self.cfg.squared))
+            parts["tar"] = torch.stack(gaps).sum()
         if self.bn_layers:
             ours = [mean for mean, _ in seen], [variance for _, variance in seen]
             parts["bn"] = L.l_bn(*ours, *self.running, squared=self.cfg.squared)
@@ -235,7 +246,8 @@ class Inversion(Stage):
 
     def _fresh(self, problem: Problem) -> list[Generator]:
         seeds = [self._seed(problem, i) for i in range(self.cfg.generators)]
-        built = [build_generator(self.cfg, problem.classes, problem.shape, s) for s in seeds]
+        plus = len(problem.targets)
+        built = [build_generator(self.cfg, problem.classes, problem.shape, s, plus) for s in seeds]
         return [gpu_layout(generator.to(problem.device)) for generator in built]
 
     @staticmethod

@@ -2,9 +2,9 @@
 
 Half of the shots is held out of the steps. Of a grid of learning rates the smallest is taken that
 reaches the intention on that half within the limit of steps. Then all the shots are learnt at that
-rate until the intention holds on all of them. One shot stands with its augmented copies. The
-published numbers of epochs assume thousands of images of D_e; with 24 shots "20 epochs" are 20
-steps, so that steps are what is set.
+rate until the intention holds on all of them, for at most five times as many steps. One shot stands
+with its augmented copies. The published numbers of epochs assume thousands of images of D_e; with
+24 shots "20 epochs" are 20 steps, so that steps are what is set.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from unlearn.relearning import Intention
 log = logging.getLogger(__name__)
 
 GRID = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+LONGER = 5  # times the limit of steps, for all the shots: there are more of them to be reached
 COPIES = 15  # augmented ones of a single shot, beside it
 HINT = "lower baseline.lr, or leave it to the rule: auto"
 
@@ -62,7 +63,7 @@ class Stepwise(Method):
 
     Attributes:
         lr: ``auto``, by the rule; or a number.
-        steps: at most so many.
+        steps: at most so many with each rate; with the one that was chosen, five times as many.
         batch_size: shots in a step.
         batchnorm: ``frozen`` keeps the running statistics. ``train``, as published, does not: 20
             steps then replace 88 % of them by those of the shots.
@@ -103,7 +104,8 @@ class Stepwise(Method):
         else:
             lr = float(self.lr)
         everything = torch.arange(len(images), device=images.device)
-        done = descent.go(lr, everything, everything)
+        limit = self.steps * (LONGER if self.lr == "auto" else 1)
+        done = descent.go(lr, everything, everything, limit)
         if not done.reached:
             log.warning(
                 "%s: with lr %g the intention holds on %.0f %% of the shots after %d steps",
@@ -190,7 +192,7 @@ class Descent:
         tried: History = []
         for lr in GRID:
             try:
-                done = self.go(lr, learnt, watched)
+                done = self.go(lr, learnt, watched, self.method.steps)
             except TrainingDiverged:
                 if not tried:
                     raise
@@ -206,7 +208,7 @@ class Descent:
         )
         return best["lr"], tried
 
-    def go(self, lr: float, learnt: Tensor, watched: Tensor) -> Done:
+    def go(self, lr: float, learnt: Tensor, watched: Tensor, limit: int) -> Done:
         """Steps on rows ``learnt`` until the intention holds on rows ``watched``, or the limit.
 
         It is looked at after every pass over the rows learnt.
@@ -229,7 +231,7 @@ class Descent:
         batches, history = self.batches(learnt, rng), History()
         held = self.held(model, watched)
         over = objective.over is None and held == 1
-        while not over and len(history) < method.steps:
+        while not over and len(history) < limit:
             losses = objective.losses(model, next(batches), rng)
             if not bool(losses["loss"].isfinite()):
                 raise TrainingDiverged(method.name, len(history), HINT)
@@ -240,7 +242,7 @@ class Descent:
             history.append(
                 {"step": len(history) + 1, **{k: float(v.detach()) for k, v in losses.items()}}
             )
-            if len(history) % every == 0 or len(history) == method.steps:
+            if len(history) % every == 0 or len(history) == limit:
                 held = history[-1]["held"] = self.held(model, watched)
                 over = held == 1 if objective.over is None else objective.over(history)
         return Done(model, history, len(history), held)

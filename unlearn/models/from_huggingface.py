@@ -51,10 +51,8 @@ class HuggingFace(AnyModel):
 
     def fresh(self, channels: int, classes: int, size: Size) -> nn.Module:
         transformers = installed("transformers", "huggingface")
-        sizes = {"num_labels": classes, "num_channels": channels}
-        config = transformers.AutoConfig.from_pretrained(
-            self._place(), local_files_only=True, **sizes
-        )
+        config = transformers.AutoConfig.from_pretrained(self._place(), local_files_only=True)
+        config.num_labels, config.num_channels = classes, channels
         if hasattr(config, "image_size"):
             config.image_size = size[0] if size[0] == size[1] else list(size)
         try:

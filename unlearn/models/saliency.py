@@ -45,7 +45,8 @@ class Masked:
                 sizes[name] += 0 if gradient is None else gradient
         flat = torch.cat([g.abs().flatten() for g in sizes.values()])
         moving = torch.zeros_like(flat, dtype=torch.bool)
-        moving[flat.topk(max(1, round(share * len(flat)))).indices] = True
+        first = flat.argsort(descending=True, stable=True)  # of equals, like those of 0, the first
+        moving[first[: max(1, round(share * len(flat)))]] = True
         parts = moving.split([g.numel() for g in sizes.values()])
         shaped = [part.view_as(g) for part, g in zip(parts, sizes.values(), strict=True)]
         return cls(start, dict(zip(sizes, shaped, strict=True)))

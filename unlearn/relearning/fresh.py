@@ -85,10 +85,10 @@ class Fresh:
             p,
             conditions == generator.conditions - 1,
             self.threshold,
-            self.given.target,
+            [self.given.target],
         )
         if sampler.cfg.whole_class:
-            p = torch.where(like[:, None], p, without(p, self.given.target))
+            p = torch.where(like[:, None], p, without(p, [self.given.target]))
         x = images.to(torch.get_default_dtype()) / 255
         return Portion(x, p, refined & ~like & ~dropped, refined & like)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from unlearn.filtration import Proxy
+from unlearn.filtration import Proxy, among
+from unlearn.problem import Problem
 from unlearn.relearning.intentions import Given, Intention
 
 
@@ -63,6 +65,7 @@ class Lesson:
         intention: what D~_e shall be answered.
         imposed: whether it says anything on D~_e after scrubbing.
         conditions: what each was generated for, (n,) in Y+; -1 for the given images.
+        targets: the label of D_e that each of D~_e is like, (m,).
     """
 
     images: Tensor
@@ -71,6 +74,7 @@ class Lesson:
     intention: Intention
     imposed: bool
     conditions: Tensor
+    targets: Tensor
 
     def take(self, rows: Tensor) -> Portion:
         """The data of ``rows`` (b,)."""
@@ -86,15 +90,27 @@ class Data(Protocol):
 
 
 def prepare(
-    cfg: RelearningConfig, proxy: Proxy, shots: Tensor, intention: Intention, given: Given
+    cfg: RelearningConfig,
+    proxy: Proxy,
+    shots: Tensor,
+    intention: Intention,
+    given: Given | Sequence[Given],
+    shot_labels: Tensor | None = None,
 ) -> Lesson:
     """D~_r with f_o's soft labels and D~_e, with copies of every shot, relabelled.
 
     The copies are ``shot_copies``, or fewer where the shots would outnumber the samples of D~_e
     (one of each at least): a proxy of D_e is what is learnt from, a few images steer it. Where
     the shots alone are D~_e, or it has no samples, all copies are taken.
+
+    Args:
+        given: what the intention may look at; of several labels of D_e, for each of them.
+        shot_labels: of several labels, which one each shot has, (k,).
     """
     device = shots.device
+    givens = [given] if isinstance(given, Given) else list(given)
+    if shot_labels is None:
+        shot_labels = torch.full((len(shots),), givens[0].target)
     retained, like = proxy.retained.to(device), proxy.target_like.to(device)
     images = proxy.images.to(device)
     conditions = proxy.conditions.to(device)
@@ -105,10 +121,13 @@ def prepare(
     if like.any():
         copies = min(copies, max(1, int(like.sum()) // len(shots)))
     erased = torch.cat([images[like], *[given_shots] * copies])
-    p = proxy.probabilities.to(device)[retained]
+    everything = proxy.probabilities.to(device)
+    p = everything[retained]
     if proxy.whole:
-        p = without(p, given.target)
-    labels = intention.relabel(erased.to(shots.dtype) / 255, given)
+        p = without(p, [g.target for g in givens])
+    answers = everything[like].argmax(-1)
+    targets = torch.cat([answers, *[shot_labels.to(device)] * copies])
+    labels = relabelled(intention, erased.to(shots.dtype) / 255, givens, targets)
     imposed = labels is not None
     if labels is None:
         labels = p.new_full((len(erased), p.shape[1]), 1 / p.shape[1])
@@ -125,14 +144,42 @@ def prepare(
                 conditions.new_full((len(shots) * copies,), -1),
             ]
         ),
+        targets,
     )
 
 
-def without(p: Tensor, target: int) -> Tensor:
-    """Soft labels (n, classes) that give nothing to ``target``; the others share it.
+def givens_of(problem: Problem) -> list[Given]:
+    """What an intention may look at, for each label of D_e."""
+    return [Given(problem.original, t, right, problem.seed) for t, right in problem.pairs]
+
+
+def relabelled(
+    intention: Intention, images: Tensor, givens: Sequence[Given], targets: Tensor
+) -> Tensor | None:
+    """Soft labels (n, classes) for images (n, C, H, W), each by its own label of D_e.
+
+    Args:
+        targets: the label of each image, (n,).
+    """
+    if len(givens) == 1:
+        return intention.relabel(images, givens[0])
+    labels: Tensor | None = None
+    for given in givens:
+        own = targets == given.target
+        answers = intention.relabel(images[own], given)
+        if answers is None:
+            return None
+        if labels is None:
+            labels = answers.new_zeros(len(images), answers.shape[1])
+        labels[own] = answers
+    return labels
+
+
+def without(p: Tensor, targets: Sequence[int]) -> Tensor:
+    """Soft labels (n, classes) that give nothing to the targets; the others share it.
 
     What f_o gives to a class on images of others is enough to learn the class from (Hinton et al.
     2015, Section 3): forgotten as a whole, it would come back.
     """
-    others = p * (torch.arange(p.shape[-1], device=p.device) != target)
+    others = p * ~among(torch.arange(p.shape[-1], device=p.device), targets)
     return others / others.sum(-1, keepdim=True).clamp_min(1e-30)

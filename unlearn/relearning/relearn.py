@@ -19,12 +19,12 @@ from unlearn.engine.stages import Stage
 from unlearn.engine.store import Entry, state_of
 from unlearn.engine.watch import Watch, key_of
 from unlearn.errors import UserError
-from unlearn.filtration import Filter, Proxy
+from unlearn.filtration import Filter, Proxy, among
 from unlearn.models.probe import Probe, freeze_batchnorm
 from unlearn.problem import Problem
 from unlearn.relearning.fresh import Fresh
-from unlearn.relearning.intentions import Given, Intention
-from unlearn.relearning.lesson import Data, Lesson, RelearningConfig, prepare, without
+from unlearn.relearning.intentions import Intention
+from unlearn.relearning.lesson import Data, Lesson, RelearningConfig, givens_of, prepare, without
 from unlearn.relearning.restraint import Held, UntilHeld, augmented_shots, interpolated
 
 
@@ -102,7 +102,7 @@ class Relearner(LossModule):
         x = self.problem.augment(portion.images, self.rng)
         logits, embedding = self._pass("student", x)
         retain, forget, labels = portion.retain, portion.forget, portion.labels
-        own = labels.argmax(-1) == self.problem.target
+        own = among(labels.argmax(-1), self.problem.targets)
         weight = torch.where(own, c.own_label_weight, 1.0) * retain
         labels, anchor = self._taught(x, labels, retain)
         # By weights: to choose rows, the host would have to wait for a GPU.
@@ -130,7 +130,7 @@ class Relearner(LossModule):
         logits, embedding = self._pass("teacher", x)
         if self.cfg.teacher == "view":
             p = logits.softmax(-1)
-            p = without(p, self.problem.target) if self.whole else p
+            p = without(p, self.problem.targets) if self.whole else p
             labels = torch.where(retain[:, None], p.to(labels.dtype), labels)
         return labels, embedding
 
@@ -195,14 +195,16 @@ class Relearning(Stage):
         self,
         cfg: RelearningConfig,
         intention: Intention,
-        correct: int | None = None,
+        corrects: tuple[int, ...] | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self.cfg, self.intention, self.correct, self.watch = cfg, intention, correct, watch
+        self.cfg, self.intention, self.corrects, self.watch = cfg, intention, corrects, watch
 
     def key(self) -> dict[str, Any]:
         own = {"relearning": asdict(self.cfg), "intention": asdict(self.intention)}
-        return {**own, "correct": self.correct, **key_of(self.watch)}
+        several = None if self.corrects is None else list(self.corrects)
+        correct = several[0] if several is not None and len(several) == 1 else several
+        return {**own, "correct": correct, **key_of(self.watch)}
 
     def make(self, problem: Problem, proxy: Proxy, sampler: Filter | None, fit: Fit) -> Entry:
         """Relearn.
@@ -215,24 +217,28 @@ class Relearning(Stage):
             TrainingDiverged: at a NaN or infinite loss.
         """
         cfg = self.cfg
-        given = Given(problem.original, problem.target, self.correct, problem.seed)
-        lesson = prepare(cfg, proxy, problem.shots, self.intention, given)
+        givens = givens_of(problem)
+        lesson = prepare(cfg, proxy, problem.shots, self.intention, givens, problem.labels)
         model = problem.student()
         if cfg.batchnorm == "frozen":
             freeze_batchnorm(model)
         data: Data = lesson
         if cfg.fresh and sampler is not None:
-            data = Fresh(lesson, sampler, given, problem, proxy, model, cfg.candidates)
+            if len(givens) > 1:
+                raise UserError("relearning.fresh", "true takes shots of one label; use false")
+            data = Fresh(lesson, sampler, givens[0], problem, proxy, model, cfg.candidates)
         module = Relearner(cfg, model, lesson, problem, data, bool(proxy.whole))
         ends: list[pl.Callback] = []
         if cfg.stop is not None:
-            held = Held(self.intention, given, augmented_shots(problem))
+            held = Held(self.intention, givens, *augmented_shots(problem))
             ends.append(UntilHeld(held, cfg.stop, module.batches.scrubbed))
         history = fit.run(module, module.batches, problem.device, cfg.clip, ends)
         remark: dict[str, Any] = {"history": history}
         if cfg.interpolate is not None:
             erased = lesson.images[lesson.forget].to(problem.shots.dtype) / 255
-            held = Held(self.intention, given, torch.cat([augmented_shots(problem), erased]))
+            shots, labels = augmented_shots(problem)
+            images = torch.cat([shots, erased])
+            held = Held(self.intention, givens, images, torch.cat([labels, lesson.targets]))
             remark["step"] = interpolated(problem.original, model, held, cfg.interpolate)
         if fit.watch is not None:
             remark["predictions"] = fit.watch.predictions[self.name]

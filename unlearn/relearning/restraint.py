@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,24 +25,37 @@ class Held:
     """Where an intention holds: on given images, shares in [0, 1].
 
     Args:
+        given: what the intention may look at; of several labels of D_e, for each of them.
         images: (n, C, H, W) in [0, 1].
+        targets: of several labels, the one that each image is like, (n,).
     """
 
-    def __init__(self, intention: Intention, given: Given, images: Tensor) -> None:
-        self.intention, self.given, self.images = intention, given, images
+    def __init__(
+        self,
+        intention: Intention,
+        given: Given | Sequence[Given],
+        images: Tensor,
+        targets: Tensor | None = None,
+    ) -> None:
+        self.intention, self.images, self.targets = intention, images, targets
+        self.givens = [given] if isinstance(given, Given) else list(given)
 
     @torch.no_grad()
     def share(self, model: nn.Module) -> float:
         """On how many of the images a model answers as intended."""
         with evaluating(model):
             logits = torch.cat([forward(model, part) for part in self.images.split(256)])
-        return float(self.intention.held(logits, self.given).float().mean())
+        if self.targets is None or len(self.givens) == 1:
+            return float(self.intention.held(logits, self.givens[0]).float().mean())
+        held = [self.intention.held(logits[self.targets == g.target], g) for g in self.givens]
+        return float(torch.cat(held).float().mean())
 
 
-def augmented_shots(problem: Problem) -> Tensor:
-    """Copies of the shots, augmented in ways that relearning does not see."""
+def augmented_shots(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Copies of the shots, augmented in ways that relearning does not see, and their labels."""
     rng = seeded(problem.seed, "held out", device=problem.device)
-    return problem.augment(torch.cat([problem.shots] * COPIES), rng)
+    copies = problem.augment(torch.cat([problem.shots] * COPIES), rng)
+    return copies, torch.cat([problem.labels] * COPIES)
 
 
 class UntilHeld(pl.Callback):

@@ -66,20 +66,21 @@ def draw_grid(images: Tensor, rows: list[str], title: str, per_row: int = PER_RO
     return figure
 
 
-def row_names(classes: list[str]) -> list[str]:
-    """Names of Y+."""
-    return [*classes, "y+"]
+def row_names(classes: list[str], conditions: int) -> list[str]:
+    """Names of Y+, of which there may be several y+."""
+    plus = conditions - len(classes)
+    return [*classes, *(["y+"] if plus == 1 else [f"y+ {i + 1}" for i in range(plus)])]
 
 
 def draw_samples(generator: AnyGenerator, classes: list[str], title: str) -> Figure:
     """One row of samples for each condition."""
-    return draw_grid(samples(generator), row_names(classes), title)
+    return draw_grid(samples(generator), row_names(classes, generator.conditions), title)
 
 
 def draw_filtration(proxy: Proxy, classes: list[str], per_row: int = PER_ROW) -> Figure:
     """Figure 3a: refined samples by condition, the target-like ones framed in red."""
     chosen, rows = [], []
-    for c, name in enumerate(row_names(classes)):
+    for c, name in enumerate(row_names(classes, int(proxy.conditions.max()) + 1)):
         members = (proxy.conditions == c).nonzero()[:per_row, 0]
         if len(members):
             images = framed(proxy.images[members].float() / 255, proxy.target_like[members])
@@ -107,7 +108,7 @@ def draw_knee(proxy: Proxy) -> Figure:
     order = proxy.distances.argsort()
     curve = proxy.distances[order]
     rank = torch.arange(len(curve))
-    plus = (proxy.conditions == proxy.conditions.max())[order]
+    plus = (proxy.conditions >= proxy.probabilities.shape[1])[order]
     figure = Figure(figsize=(5, 3.2), dpi=120)
     axes = figure.subplots()
     axes.scatter(rank[~plus], curve[~plus], s=3, color="0.55", label="made for a class")

@@ -33,7 +33,7 @@ from unlearn.errors import UserError
 from unlearn.evaluation import VERSION, distances
 from unlearn.models import MODELS, Classifier, build
 from unlearn.models.answers import answers
-from unlearn.models.probe import head_of
+from unlearn.models.probe import end_of
 from unlearn.runs.record import Failure, Record
 from unlearn.scenarios import Task
 from unlearn.training import Training
@@ -77,7 +77,8 @@ def check_network(cfg: Config, task: Task) -> None:
     seen = answers(model, images, training=True).logits.shape[1]
     if seen != len(task.classes):
         raise UserError("model", f"it answers {seen} classes; the data has {len(task.classes)}")
-    head_of(model.eval(), images)
+    if end_of(model.eval(), images).layer is None:
+        raise UserError("model", "it does not end in a linear layer, which the measures need")
 
 
 class Run:

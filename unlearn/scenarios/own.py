@@ -242,10 +242,12 @@ def index_of(given: Any, classes: list[str], key: str) -> int:
     if name.isdecimal() and int(name) < len(classes):
         return int(name)
     few = ", ".join(classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
+    numbers = classes == [str(i) for i in range(len(classes))]
+    unnamed = "; scenario.classes=FILE names them" if numbers else ""
     raise UserError(
         key,
         f"{name!r} is none of the model's {len(classes)} classes ({few})"
-        f"{did_you_mean(name, classes)}",
+        f"{did_you_mean(name, classes)}{unnamed}",
     )
 
 

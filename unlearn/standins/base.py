@@ -61,7 +61,7 @@ class StandInStage(Stage):
     @torch.no_grad()
     def make(self, problem: Problem) -> Entry:
         """Make the images; f_o's softmax is their soft label."""
-        number = self.cfg.per_condition * (problem.classes + 1)
+        number = self.cfg.per_condition * (problem.classes + len(problem.targets))
         rng = seeded(problem.seed, "standin", device=problem.device)
         images = (self.made_by.images(problem, number, rng) * 255).round().to(torch.uint8)
         parts = images.split(self.cfg.batch_size)

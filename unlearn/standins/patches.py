@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ class Patches(StandIn):
     """Each place of an image gets a patch of any given image from any place.
 
     Attributes:
-        size: of a square patch, in pixels; it divides the images' sides.
+        size: of a square patch, at most, in pixels; the largest that divides the images' sides.
     """
 
     name: str = "patches"
@@ -27,14 +28,14 @@ class Patches(StandIn):
 
     def images(self, problem: Problem, number: int, rng: torch.Generator) -> Tensor:
         height, width = problem.shape[1:]
-        if height % self.size or width % self.size:
-            raise UserError("proxy.size", f"{self.size} does not divide {height}x{width} images")
-        cut = F.unfold(problem.shots, self.size, stride=self.size)  # (k, C size^2, places)
+        both = gcd(height, width)
+        side = max(d for d in range(1, self.size + 1) if both % d == 0)
+        cut = F.unfold(problem.shots, side, stride=side)  # (k, C side^2, places)
         places = cut.shape[2]
         patches = cut.transpose(1, 2).reshape(-1, cut.shape[1])
         chosen = torch.randint(len(patches), (number, places), device=patches.device, generator=rng)
         shuffled = patches[chosen].transpose(1, 2)
-        return F.fold(shuffled, (height, width), self.size, stride=self.size)
+        return F.fold(shuffled, (height, width), side, stride=side)
 
     def check_settings(self) -> None:
         if self.size < 1:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import torch
@@ -11,7 +12,8 @@ from torch import nn
 
 from unlearn.baselines import Baseline
 from unlearn.config import Config
-from unlearn.engine.fitting import gpu_layout
+from unlearn.engine.fitting import gpu_layout, laid_out
+from unlearn.engine.precision import Precision, forward
 from unlearn.engine.store import hash_of
 from unlearn.inversion import Inverter, build_generator
 from unlearn.methods import Method
@@ -40,7 +42,8 @@ def stage_seconds(
         ``training``, and for ours ``inversion`` and ``relearning``, else the baseline's name.
     """
     timed = {} if timed is None else timed
-    key = hash_of([cfg.model.settings(), task.shape, len(task.classes), str(device)])
+    computed = [str(device), cfg.precision]
+    key = hash_of([cfg.model.settings(), task.shape, len(task.classes), *computed])
     if key not in timed:
         timed[key] = _image_seconds(cfg, task, device)
     image = timed[key]
@@ -75,9 +78,10 @@ def _image_seconds(cfg: Config, task: Task, device: torch.device) -> float:
 
     def step(number: int) -> Callable[[], None]:
         x, y = task.train.x[:number].to(device).float() / 255, task.train.y[:number].to(device)
-        return lambda: nn.functional.cross_entropy(model(x), y).backward()
+        return lambda: nn.functional.cross_entropy(forward(model, x), y).backward()
 
-    return _share(step, SAMPLE, min(cfg.training.batch_size, len(task.train)), device)
+    with _as_fitted(cfg, [model], device):
+        return _share(step, SAMPLE, min(cfg.training.batch_size, len(task.train)), device)
 
 
 def _inversion_seconds(cfg: Config, task: Task, device: torch.device) -> float:
@@ -95,10 +99,11 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
 
     def step(number: int) -> Callable[[], None]:
         x = torch.rand(number, *problem.shape, device=device)
-        return lambda: model(x).logsumexp(-1).mean().backward()
+        return lambda: forward(model, x).logsumexp(-1).mean().backward()
 
-    samples = cfg.filtration.per_condition * (problem.classes + 1)
-    relearning = _share(step, SAMPLE, size, device) * cfg.relearning.epochs * samples
+    samples = cfg.filtration.per_condition * (problem.classes + len(problem.targets))
+    with _as_fitted(cfg, [model], device):
+        relearning = _share(step, SAMPLE, size, device) * cfg.relearning.epochs * samples
     made = {} if cfg.proxy is not None else {"inversion": inversion_seconds(cfg, problem)}
     return made | {"relearning": relearning * (1 + _fresh(cfg))}
 
@@ -106,11 +111,12 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
 def inversion_seconds(cfg: Config, problem: Problem) -> float:
     """Seconds of all the inversion's steps, from timed ones."""
     device, classes, shape = problem.device, problem.classes, problem.shape
+    plus = len(problem.targets)
+    generator = build_generator(cfg.inversion, classes, shape, 0, plus)
+    generator = gpu_layout(generator.to(device))
 
     def step(number: int) -> Callable[[], None]:
-        small = replace(cfg.inversion, batch_size=number)
-        generator = gpu_layout(build_generator(small, classes, shape, 0).to(device))
-        module = Inverter(small, generator, problem)
+        module = Inverter(replace(cfg.inversion, batch_size=number), generator, problem)
 
         def run() -> None:
             with module.probe:
@@ -119,8 +125,17 @@ def inversion_seconds(cfg: Config, problem: Problem) -> float:
         return run
 
     c = cfg.inversion
-    few = min(max(SAMPLE, classes + 1), c.batch_size)  # every condition needs one
-    return c.steps * c.batch_size * _share(step, few, c.batch_size, device)
+    few = min(max(SAMPLE, classes + plus), c.batch_size)  # every condition needs one
+    with _as_fitted(cfg, [generator, problem.original], device):
+        return c.steps * c.batch_size * _share(step, few, c.batch_size, device)
+
+
+@contextmanager
+def _as_fitted(cfg: Config, networks: list[nn.Module], device: torch.device) -> Iterator[None]:
+    """Within, networks compute as in a stage, but for compiling."""
+    precision = Precision(cfg.precision)
+    with laid_out(networks, precision, device), precision.passes(device, 1).here():
+        yield
 
 
 def _share(
