@@ -166,6 +166,14 @@ class Store:
             self._write(folder, key, tensors, remark)
             return tensors, remark
 
+    def kept(self, stage: str, name: str) -> Entry | None:
+        """The entry with a hash, as a run's record names it; None if it is gone or damaged."""
+        folder = self.root / stage / name
+        if not folder.is_dir():
+            return None
+        with locked(folder.with_suffix(".lock")):
+            return self._read(stage, folder)
+
     def _read(self, stage: str, folder: Path) -> Entry | None:
         if not folder.exists():
             return None
