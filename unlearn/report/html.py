@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from unlearn.report.charts import predictions, strips
+from unlearn.report.scatter import scatter
 from unlearn.report.sheet import LEGEND, NEARER, NOT_PAPER, OUTSIDE, Entry, Sheet
 from unlearn.report.text import SUBSCRIPT, difference, failures, header, ours, skipped_note
 
@@ -109,6 +110,9 @@ def section(sheet: Sheet) -> str:
         inside = _table(sheet, sheet.extras, words)
         parts.append(_details("Distance to the oracle, membership attack", inside))
     if name not in FIGURES and not curves:
+        if points := scatter(sheet):
+            words = "D_r against D_e. Star: the oracle; cross: the original; faint dots: seeds."
+            parts.append(f'<div class="charts">{_chart(points, words)}</div>')
         charts = [strips(sheet, column) for column in sheet.table.columns]
         words = "Dots: seeds; bar: their mean"
         words += "; diamond: the paper ± its std." if sheet.in_paper else "."
