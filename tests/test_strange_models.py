@@ -424,11 +424,11 @@ def test_a_layer_says_which_axis_its_channels_are(case: str) -> None:
     cfg = tiny(batch_size=12, tar_copies=1).inversion
     cfg = replace(cfg, tar_layers=[layer])
     module = Inverter(cfg, build_generator(cfg, 4, problem.shape, 0), problem)
-    assert module.targets[0].shape == (channels,)
+    assert module.targets[0][0].shape == (channels,)
     seen.clear()
     with torch.no_grad():
         model(SHOTS)
-    torch.testing.assert_close(module.targets[0], means(seen[0]))
+    torch.testing.assert_close(module.targets[0][0], means(seen[0]))
     with module.probe:
         assert module.losses(0)["loss"].isfinite()
 
