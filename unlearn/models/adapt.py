@@ -179,7 +179,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """
     for parent in list(model.modules()):
         forward = vars(parent).get("forward")
-        if hasattr(forward, "_torchdynamo_orig_callable"):  # compiled
+        if callable(forward) and hasattr(forward, "_torchdynamo_orig_callable"):  # compiled
             given = inspect.unwrap(forward)
             if getattr(given, "__func__", None) is type(parent).forward:
                 del parent.forward

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -93,7 +93,7 @@ def check_gradients(original: nn.Module, student: nn.Module, images: Tensor) -> 
 
 
 @seeded_globally(0)
-def _reaches(model: nn.Module, images: Tensor, inputs: list[Tensor]) -> bool:
+def _reaches(model: nn.Module, images: Tensor, inputs: Sequence[Tensor]) -> bool:
     """Whether the answers to images hang on one of the inputs."""
     try:
         logits = logits_of(model(images))
