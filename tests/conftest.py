@@ -30,6 +30,7 @@ SLOW = {
     "test_installed",
     "test_signals",
     "test_standins",
+    "test_batches_of_one",
     "test_strange_models",
     "test_sweeps",
     "test_tracking",
