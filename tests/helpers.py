@@ -371,7 +371,7 @@ PAPER = [
 
 OWN = [
     "scenario=own",
-    *(x for x in TINY if not x.startswith(("model.", "training.", "shot="))),
+    *(x for x in TINY if not x.startswith(("model.", "training.", "shot=", "per_class="))),
     "relearning.epochs=4",
 ]
 
