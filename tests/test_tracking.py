@@ -399,7 +399,7 @@ def test_a_tracker_is_one_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         track.log_metrics({"training/loss": 3.0}, 7)
         track.finish(record_of(metrics={"D_r": 0.5}), {"inversion": []}, tmp_path)
     tags = ["7noisymnist", "ours", "demo", "neg", "shot=0.03", "seed=0"]
-    numbers = {"D_r": 0.5, "seconds/total": 0.0, "shots": 1.0}
+    numbers = {"D_r": 0.5, "seconds/total": 0.0, "shots": 1.0, "is_oracle": 0.0}
     assert Plain.told == [
         ("made", f"{tmp_path}/0a", tags, {"group": "7noisymnist", "method": "mine"}),
         ("settings", 0, "7noisymnist"),
@@ -508,6 +508,8 @@ def shown_by(panels: list[Any]) -> set[str]:
             names |= {*panel.y, *({panel.x} - {"Step"})}
         elif kind == "BarPlot":
             names |= {metric.name for metric in panel.metrics}
+        elif kind == "ScatterPlot":
+            names |= {panel.x.name, panel.y.name, panel.z.name}
         elif kind == "MediaBrowser":
             names |= set(panel.media_keys)
         else:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from unlearn.report.answers import Answers, answers
 from unlearn.report.charts import predictions, strips
+from unlearn.report.scatter import scatter
 from unlearn.report.sheet import LEGEND, NEARER, NOT_PAPER, OUTSIDE, Entry, Sheet
 from unlearn.report.text import SUBSCRIPT, difference, failures, header, ours, skipped_note
 
@@ -116,6 +117,9 @@ def section(sheet: Sheet) -> str:
     if answered := "".join(map(_answers, answers(sheet))):
         parts.append(_details(named("Answers on the test D_e by class"), answered))
     if name not in FIGURES and not curves:
+        if points := scatter(sheet):
+            words = "D_r against D_e. Star: the oracle; cross: the original; faint dots: seeds."
+            parts.append(f'<div class="charts">{_chart(points, words)}</div>')
         charts = [strips(sheet, column) for column in sheet.table.columns]
         words = "Dots: seeds; bar: their mean"
         words += "; diamond: the paper ± its std." if sheet.in_paper else "."

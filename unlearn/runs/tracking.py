@@ -303,6 +303,7 @@ def flat(record: Record) -> dict[str, float]:
         "target_like": record.target_like,
         "samples": record.samples,
         "threshold": record.threshold,
+        "is_oracle": record.method == "oracle",
     }
     return {k: float(v) for k, v in found.items() if v is not None}
 
