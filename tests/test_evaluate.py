@@ -6,7 +6,8 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from unlearn.relearning import INTENTIONS
 from unlearn.runs import again, others
 from unlearn.runs.record import Record, StageRecord
 from unlearn.runs.run import PACKAGE, WEIGHTS, Run
+from unlearn.runs.tracking import Tracker
 from unlearn.scenarios import SCENARIOS
 from unlearn.version import __version__
 
@@ -622,6 +624,29 @@ def test_an_original_that_is_not_kept(out: Path, command: Command) -> None:
     before = records(out)["incompetent"]
     assert command("--only", "answers", "--runs", folder)[0] == 0
     assert records(out)["incompetent"] == before
+
+
+def test_loggers_show_what_was_measured_again(
+    out: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[str, Record]] = []
+
+    @contextmanager
+    def fake(cfg: Any, folder: Path, identity: str) -> Iterator[Any]:
+        track = Tracker()
+        monkeypatch.setattr(track, "again", lambda record: shown.append((identity, record)))
+        yield track
+
+    monkeypatch.setattr(again, "tracker", fake)
+    folder = folder_of(out, "incompetent")
+    assert command("--only", "answers", "--runs", folder)[0] == 0
+    assert shown == []
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("logger: {}", "logger: {some: {}}"))
+    assert command("--only", "answers", "--runs", folder)[0] == 0
+    record = Record.read(folder)
+    assert record is not None
+    assert shown == [(record.config_hash, record)]
 
 
 def test_some_measures_of_a_model(finished: Path) -> None:

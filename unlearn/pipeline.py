@@ -126,6 +126,7 @@ class Job:
         self.draw(made, before, after.predicted)
         record = self.record(made, weights, before, after)
         record.write(place.folder)
+        record = place.finished() or record  # with its distance to the oracle, if there is one
         self.track.finish(record, made.history, place.folder / "pictures")
         return record
 

@@ -26,9 +26,10 @@ except ImportError:
     wr = ws = None
 
 ACCURACY = ("D_r", "D_e", "still_target_after")
+ON_REQUEST = ("rmia_auc", "relearn_time", "probe_D_e")  # by `unlearn evaluate --only`
 PRIVACY = ("asr_D_e", "asr_D_r", "mia_D_e_auc", "norm_D_e")
 TO_ORACLE = ("oracle_agreement", "oracle_js", "tug_of_war")  # where an oracle has been trained
-METRICS = (*ACCURACY, *PRIVACY, *TO_ORACLE)
+METRICS = (*ACCURACY, *PRIVACY, *TO_ORACLE, *ON_REQUEST)
 LOSSES = {
     "training": ["loss"],
     "inversion": ["loss", *(weight.name for weight in fields(Weights))],

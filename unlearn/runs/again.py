@@ -30,6 +30,7 @@ from unlearn.program import BAD_INPUT, complain, program, tell
 from unlearn.runs.others import Company
 from unlearn.runs.record import Record
 from unlearn.runs.run import Run, network_for
+from unlearn.runs.tracking import tracker
 from unlearn.scenarios import Task, load_task
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,7 @@ class Progress:
         for run in compared:
             try:
                 run.finished()  # its oracle may have been measured after it
+                show(run)
             except (UserError, OSError) as error:
                 self.complain(run.folder, str(error))
 
@@ -220,6 +222,14 @@ def found(folder: Path, places: dict[str, Any]) -> tuple[Run, Record]:
     if folder.absolute().parents[2].name == "runs":  # where its oracle is looked for
         cfg.output_dir = str(folder.absolute().parents[3])
     return Run(cfg, folder), record
+
+
+def show(run: Run) -> None:
+    """Show a run's numbers of now by its loggers."""
+    record = Record.read(run.folder)
+    if run.cfg.logger and record is not None:
+        with tracker(run.cfg, run.folder, record.config_hash) as track:
+            track.again(record)
 
 
 def checked(run: Run) -> Record:
