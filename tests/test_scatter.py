@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import Runs
-from unlearn.config.tables import parse_table
+from unlearn.config.tables import load_table, parse_table
 from unlearn.report.runs import find_runs
 from unlearn.report.scatter import BLUES, looks_of, points, scatter
 from unlearn.report.sheet import Sheet, build_table
@@ -79,3 +79,14 @@ def test_a_colour_is_a_method_and_a_shape_a_number_of_shots(runs: Runs) -> None:
     assert looks["Ours (3%)"].colour == BLUES[0]
     assert [row for row, look in looks.items() if look.shape == "*"] == ["Oracle"]
     assert looks["Original"].shape == "x"
+
+
+def test_each_recipe_fills_its_own_row(runs: Runs) -> None:
+    words = ["scenario=7mnist", "intention=neg", "shot=0.03"]
+    for number, recipe in enumerate(("paper", "best", "fast")):
+        accuracy = {"D_r": 0.9, "D_e": 0.1 * (1 + number)}
+        runs.leave(*words, f"recipe={recipe}", "scale=small", metrics=accuracy)
+    sheet = build_table(load_table("same_information"), "small", find_runs([runs.root]))
+    found = {row: seeds[0][0] for row, seeds in points(sheet, "7-MNIST, neg").items()}
+    expected = {"Ours (3%)": 10, "Ours, best (3%)": 20, "Ours, fast (3%)": 30}
+    assert found == pytest.approx(expected)
