@@ -31,6 +31,7 @@ SLOW = {
     "test_page_browser",
     "test_signals",
     "test_standins",
+    "test_batches_of_one",
     "test_strange_models",
     "test_sweeps",
     "test_tracking",

@@ -32,7 +32,8 @@ from unlearn.engine.fitting import Fit
 from unlearn.engine.predict import predict
 from unlearn.engine.store import Entry
 from unlearn.errors import UserError
-from unlearn.evaluation import MEASURES, VERSION, distances, evaluate
+from unlearn.evaluation import MEASURES, VERSION, Others, References, distances, evaluate
+from unlearn.evaluation.references import complementary_halves
 from unlearn.filtration import Filtration, FiltrationConfig, Proxy, knee
 from unlearn.inversion import Generator, Inversion, InversionConfig
 from unlearn.inversion.invert import Weights
@@ -329,13 +330,26 @@ def baseline(name: str) -> Values:
     return found
 
 
+def written_softmax(*shape: int) -> Tensor:
+    """Probabilities of a written form."""
+    return (3 * torch.arange(math.prod(shape), dtype=torch.float64).cos()).view(shape).softmax(-1)
+
+
 def evaluation() -> Values:
     task, model, other = small_task(80), written_classifier(), written_classifier(2)
     names = [n for n in MEASURES if MEASURES[n].__module__.startswith("unlearn.")]
     ours, theirs = (evaluate(m, task, 0, names) for m in (model, other))
     p, q = ours.test.probabilities, theirs.test.probabilities
+    references = References(
+        complementary_halves(80, 4, 0),
+        written_softmax(4, int(task.forget.sum()), 4),
+        written_softmax(4, 40, 4),
+    )
+    others = Others(oracle=lambda: other, references=lambda: references)
+    asked = evaluate(model, task, 0, ["linear_probe", "rmia"], others)
     return {
         "measures": ours.metrics,
+        "on request": asked.metrics,
         "distances": distances(p, q, task.test_forget, ours.metrics, theirs.metrics),
         "predicted": predict(model, task.test.x).tolist(),
     }

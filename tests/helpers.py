@@ -48,7 +48,7 @@ TINY = [
 ]
 # A table's own shots stay.
 CELL = [
-    *(x for x in TINY if not x.startswith(("shot=", "training."))),
+    *(x for x in TINY if not x.startswith(("shot=", "training.", "per_class="))),
     "per_class=120",
     "training.epochs=2",
     "training.batch_size=16",
@@ -371,7 +371,7 @@ PAPER = [
 
 OWN = [
     "scenario=own",
-    *(x for x in TINY if not x.startswith(("model.", "training.", "shot="))),
+    *(x for x in TINY if not x.startswith(("model.", "training.", "shot=", "per_class="))),
     "relearning.epochs=4",
 ]
 

@@ -32,7 +32,7 @@ def metrics_of(out: str) -> dict:
 
 
 def test_a_run_writes_what_it_promises(cli: Run, tmp_path: Path) -> None:
-    status, out, err = cli(*TINY, "intention=cor", "shot=0.3", "seed=1")
+    status, out, err = cli(*TINY, "per_class=null", "intention=cor", "shot=0.3", "seed=1")
     assert status == 0, err
     metrics = metrics_of(out)
     assert {
@@ -51,7 +51,8 @@ def test_a_run_writes_what_it_promises(cli: Run, tmp_path: Path) -> None:
     shares = {f"{kind}{d}" for kind in ("", "train_", "original_", "asr_") for d in both}
     shares |= {f"mia_{d}_{a}" for d in both for a in attacks}
     norms = {f"norm_{d}{s}" for d in both for s in ("", "_std")}
-    assert set(metrics["metrics"]) == shares | norms
+    answers = {f"answers_{when}_{c}" for when in ("before", "after") for c in range(10)}
+    assert set(metrics["metrics"]) == shares | norms | answers
     assert all(0 <= metrics["metrics"][k] <= 1 for k in shares)
     assert all(metrics["metrics"][k] > 0 for k in norms)
     assert metrics["config"]["inversion"]["steps"] == 25

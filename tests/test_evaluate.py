@@ -6,7 +6,8 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from unlearn.config import resolve
 from unlearn.config.saved import read_config
 from unlearn.config.schema import COMPETITORS
 from unlearn.engine.device import checkout
-from unlearn.evaluation import MEASURES, VERSION, Evidence, evaluate
+from unlearn.evaluation import MEASURES, ON_REQUEST, VERSION, Evidence, evaluate
 from unlearn.relearning import INTENTIONS
-from unlearn.runs import again
+from unlearn.runs import again, others
 from unlearn.runs.record import Record, StageRecord
 from unlearn.runs.run import PACKAGE, WEIGHTS, Run
+from unlearn.runs.tracking import Tracker
 from unlearn.scenarios import SCENARIOS
 from unlearn.version import __version__
 
@@ -377,7 +379,7 @@ def test_the_distance_to_the_oracle_is_brought_up_to_date(out: Path, command: Co
     assert record is not None
     assert theirs is not None
     distances = {k: v for k, v in record.metrics.items() if k.startswith("oracle_")}
-    assert len(distances) == 6
+    assert len(distances) == 9
     for key in distances:
         del record.metrics[key]
     record.write(folder)
@@ -537,6 +539,7 @@ def test_images_that_would_have_to_be_downloaded(out: Path, command: Command) ->
         (["threads=two"], "threads"),
         (["device=abacus"], "device"),
         (["--only", "accuracies"], "--only"),
+        (["--references", "3"], "--references"),
     ],
 )
 def test_bad_input(
@@ -557,8 +560,93 @@ def test_help(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
         again.main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for word in ("--runs", "--stale", "--only", "data_dir", *MEASURES):
+    for word in ("--runs", "--stale", "--only", "data_dir", *MEASURES, *ON_REQUEST):
         assert word in text
+
+
+# Measures that train networks.
+
+
+def entries(out: Path) -> set[Path]:
+    return set((out / "store" / "training").glob("*/entry.json"))
+
+
+def test_measures_on_request_share_their_reference_models(out: Path, command: Command) -> None:
+    before, kept = records(out), entries(out)
+    words = ("--only", *ON_REQUEST, "--references", 2, "--runs", out)
+    assert command(*words)[0] == 0
+    assert len(entries(out) - kept) == 2
+    after = records(out)
+    for method, now in after.items():
+        metrics = now["metrics"]
+        assert set(now["measures"]) == {*before[method]["measures"], *ON_REQUEST}
+        assert {k: metrics[k] for k in before[method]["metrics"]} == before[method]["metrics"]
+        assert metrics["rmia_auc_low"] <= metrics["rmia_auc"] <= metrics["rmia_auc_high"]
+        assert metrics["rmia_references"] == 2
+        assert 0 <= metrics["relearn_steps"] <= 500
+        assert 0 <= metrics["probe_D_e"] <= 1
+        against = {"rmia_auc_less_oracle", "relearn_time", "probe_D_e_less_oracle"}
+        assert (against <= set(metrics)) == (method == "incompetent")
+    # The original is one of the runs: it knows D_e from the start.
+    assert after["original"]["metrics"]["relearn_steps"] == 0
+
+
+def test_reference_models_go_on_from_the_last_one(
+    out: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, trained = entries(out), others.Training.make
+
+    def interrupted(*given: Any) -> Any:
+        if len(entries(out)) > len(kept):
+            raise KeyboardInterrupt
+        return trained(*given)
+
+    folder, calls = folder_of(out, "incompetent"), []
+    words = ("--only", "rmia", "--references", 2, "--runs", folder)
+    before = bytes_of(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(others.Training, "make", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            command(*words)
+    assert bytes_of(folder) == before
+    assert len(entries(out) - kept) == 1
+    monkeypatch.setattr(others.Training, "make", lambda *g: calls.append(1) or trained(*g))
+    assert command(*words)[0] == 0
+    assert len(calls) == 1
+
+
+def test_an_original_that_is_not_kept(out: Path, command: Command) -> None:
+    shutil.rmtree(out / "store")
+    folder = folder_of(out, "incompetent")
+    status, said, err = command("--only", "relearn_time", "--runs", folder)
+    assert (status, said) == (1, "")
+    assert "relearn_time: needs the original model" in err
+    before = records(out)["incompetent"]
+    assert command("--only", "answers", "--runs", folder)[0] == 0
+    assert records(out)["incompetent"] == before
+
+
+def test_loggers_show_what_was_measured_again(
+    out: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[str, Record]] = []
+
+    @contextmanager
+    def fake(cfg: Any, folder: Path, identity: str) -> Iterator[Any]:
+        track = Tracker()
+        monkeypatch.setattr(track, "again", lambda record: shown.append((identity, record)))
+        yield track
+
+    monkeypatch.setattr(again, "tracker", fake)
+    folder = folder_of(out, "incompetent")
+    assert command("--only", "answers", "--runs", folder)[0] == 0
+    assert shown == []
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("logger: {}", "logger: {some: {}}"))
+    assert command("--only", "answers", "--runs", folder)[0] == 0
+    record = Record.read(folder)
+    assert record is not None
+    assert shown == [(record.config_hash, record)]
 
 
 def test_some_measures_of_a_model(finished: Path) -> None:

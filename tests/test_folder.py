@@ -21,6 +21,7 @@ from PIL import Image, ImageCms, ImageOps
 from tests.helpers import make_folder
 from unlearn import UserError
 from unlearn.data import SOURCES, Pair
+from unlearn.data.shots import class_folders, contents
 from unlearn.scenarios import SCENARIOS, Task, load_task
 
 RAMP = np.tile(np.array([0, 10, 51, 128, 200, 255], np.uint8), (4, 1))
@@ -84,11 +85,14 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
-def tiff(pixels: np.ndarray, bits: int, photometric: int = 1, form: int = 1) -> bytes:
-    """A little-endian TIFF of one channel."""
+def tiff(
+    pixels: np.ndarray, bits: int, photometric: int = 1, form: int = 1, most: int | None = None
+) -> bytes:
+    """A little-endian TIFF of one channel; ``most`` is the largest value that it says it has."""
     height, width = pixels.shape
     tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 277: 1, 278: height}
     tags |= {279: pixels.nbytes, 339: form}
+    tags |= {} if most is None else {281: most}
     tags[273] = 8 + 2 + 12 * (len(tags) + 1) + 4
     entries = b"".join(struct.pack("<HHII", k, 4, 1, v) for k, v in sorted(tags.items()))
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + pixels.tobytes()
@@ -142,6 +146,14 @@ def test_12_bits_are_scaled_by_4095(root: Path) -> None:
     file = tiff(np.frombuffer(raw, np.uint8).reshape(4, 6), 12)
     file = file.replace(struct.pack("<HHII", 256, 4, 1, 6), struct.pack("<HHII", 256, 4, 1, 4))
     assert_near(pixels_of(root, "x.tif", file), np.tile([255, 0, 128, 0], (4, 1)))
+
+
+def test_numbers_of_16_bits_that_use_less(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    narrow = WIDE // 16
+    assert_near(pixels_of(root, "x.tif", tiff(narrow, 16, most=4095)), RAMP)
+    assert not caplog.text
+    assert_near(pixels_of(root, "a.tif", tiff(narrow, 16)), RAMP // 16)
+    assert f"end at {narrow.max()} of 65535" in caplog.text
 
 
 def test_16_bit_colour(root: Path) -> None:
@@ -321,6 +333,18 @@ def test_litter_changes_nothing(root: Path, litter: str) -> None:
         assert torch.equal(one.x, other.x)
         assert torch.equal(one.y, other.y)
     assert identity(root) == known
+
+
+def test_litter_and_pipes_among_test_images(root: Path) -> None:
+    for litter in ("__MACOSX", "@eaDir", ".hidden"):
+        shutil.copytree(root / "train" / "b", root / "test" / litter)
+    assert list(class_folders(str(root / "test"), "scenario.test")) == ["a", "b"]
+    os.mkfifo(root / "test" / "a" / "pipe.png")
+    with pytest.raises(UserError, match=r"^scenario\.test: .*pipe\.png' .* no regular file"):
+        contents(str(root / "test"), "scenario.test")
+    (root / "test" / "a" / "round").symlink_to("round")
+    with pytest.raises(UserError, match=r"^scenario\.test: .*test/a' cannot be read"):
+        class_folders(str(root / "test"), "scenario.test")
 
 
 def test_what_is_left_out_is_said(root: Path, caplog: pytest.LogCaptureFixture) -> None:

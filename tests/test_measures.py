@@ -15,7 +15,7 @@ from tests.helpers import small_net
 from unlearn import UserError
 from unlearn.engine.statistics import entropy
 from unlearn.evaluation.attacks import attack_success_rate, judged_at, membership
-from unlearn.evaluation.distance import agreement, js_divergence, tug_of_war
+from unlearn.evaluation.distance import agreement, distances, js_divergence, tug_of_war
 from unlearn.evaluation.outputs import outputs
 from unlearn.evaluation.watermark import feature_norms
 from unlearn.models import ModelConfig, build
@@ -137,9 +137,23 @@ def test_js_divergence_is_scipys() -> None:
 
 
 def test_tug_of_war() -> None:
-    assert tug_of_war(0.9, 0.1, 0.9, 0.1) == 1
-    assert tug_of_war(0.9, 0.5, 0.8, 0.0) == pytest.approx(0.9 * 0.5)
-    assert tug_of_war(0.5, 0.5, 0.0, 1.0) == pytest.approx(0.25)
+    assert tug_of_war(0, 0, 0) == 1
+    assert tug_of_war(0.5, -0.1, 0.2) == pytest.approx(0.5 * 0.9 * 0.8)
+    assert tug_of_war(0, 0, -1) == 0
+
+
+def test_the_factors_of_the_tug_of_war() -> None:
+    """D_e and D_r are those of D; the third is the whole test set, a quarter of it like D_e."""
+    erased = torch.arange(8) < 2
+    ours = {"D_r": 0.9, "D_e": 0.2, "train_D_r": 0.95, "train_D_e": 0.1}
+    oracle = {"D_r": 0.8, "D_e": 0.0, "train_D_r": 1.0, "train_D_e": 0.3}
+    p = probabilities(8, 3, 0)
+    found = distances(p, p, erased, ours, oracle)
+    test = (2 * 0.2 + 6 * 0.9) / 8 - (6 * 0.8) / 8
+    assert found["oracle_abs_test"] == pytest.approx(test)
+    assert found["tug_of_war"] == pytest.approx((1 - 0.2) * (1 - 0.05) * (1 - test))
+    assert found["oracle_abs_train_D_e"] == pytest.approx(0.2)
+    assert distances(p, p, erased, ours, ours)["tug_of_war"] == 1
 
 
 class Masked(nn.Module):

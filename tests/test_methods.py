@@ -509,6 +509,12 @@ def test_forgetting_by_another_method(tmp_path: Path) -> None:
         (Ascent(lr="fast"), "neg", "baseline.lr: 'fast' is neither auto"),
         (Ascent(steps=0), "neg", "baseline.steps: 0 is not 1 or more"),
         (Ascent(momentum=1.0), "neg", "baseline.momentum"),
+        (Ascent(batchnorm="train", batch_size=1), "neg", "baseline.batch_size: 1 is not 2 or more"),
+        (
+            AdvImp(batchnorm="train", copies_in_step=1),
+            "neg",
+            "baseline.copies_in_step: 1 is not 2 or more",
+        ),
         (Ascent(batchnorm="eval"), "neg", "baseline.batchnorm: 'eval' is not one of frozen, train"),
         (Ascent(cutoff=0), "neg", "baseline.cutoff"),
         (RandomLabel(moving=0), "neg", "baseline.moving"),

@@ -20,6 +20,7 @@ from unlearn.config.identity import relevant
 from unlearn.config.tables import list_experiments, load_table
 from unlearn.filtration import FiltrationConfig
 from unlearn.report.__main__ import main
+from unlearn.report.answers import ORIGINAL, answers
 from unlearn.report.html import page
 from unlearn.report.match import composed, departures, fill, fits
 from unlearn.report.measures import EXTRAS, measure
@@ -504,11 +505,49 @@ def test_nearer_to_the_oracle_than_the_papers(runs: Runs) -> None:
     assert entries["Ours_std", "9-MNIST", "D_r"].marks == "†★"
 
 
+def test_the_tug_of_war_has_a_t_interval(runs: Runs) -> None:
+    now = {"D_r": 0.9, "D_e": 0.0, "oracle_abs_train_D_e": 0.0}
+    for seed, value in enumerate((0.8, 0.9, 1.0)):
+        metrics = {**now, "tug_of_war": value}
+        runs.leave(*NINE, "intention=std", "shot=1.0", seed=seed, metrics=metrics)
+    runs.leave(*NINE, "intention=std", "shot=0.03", metrics={**now, "tug_of_war": 0.7})
+    entries = runs.sheet("table7").entries
+    # 0.9 plus and minus 4.303 (two degrees of freedom) times 0.1 / sqrt(3).
+    assert ours(entries["Ours_std", "9-MNIST", "tug_of_war"]) == "0.900 [0.652, 1.148] (3)"
+    assert ours(entries["Ours_std (3%)", "9-MNIST", "tug_of_war"]) == "0.700 (1)"
+
+
+def test_a_tug_of_war_of_two_factors_is_left_out(runs: Runs) -> None:
+    old = {"D_r": 0.9, "D_e": 0.0, "tug_of_war": 0.9}
+    runs.leave(*NINE, "intention=std", "shot=1.0", metrics=old)
+    assert runs.sheet("table7").extras == ()
+    assert [set(run.metrics) for run in find_runs([runs.root]).runs] == [{"D_r", "D_e"}]
+
+
+def test_answers_by_class_are_shown(runs: Runs) -> None:
+    for seed, nines in ((0, 3.0), (1, 4.0)):
+        metrics = {"D_r": 0.9, "D_e": 0.0, "answers_before_9": 25.0, "answers_before_7": 0.0}
+        metrics |= {"answers_after_9": nines, "answers_after_7": 25 - nines, "answers_after_1": 0.0}
+        runs.leave(*NINE, "intention=std", "shot=1.0", seed=seed, metrics=metrics)
+    sheet = runs.sheet("table7")
+    (found,) = answers(sheet)
+    assert found.column == "9-MNIST"
+    assert found.classes == ["7", "9"]  # in the data's order; nothing is called 1
+    assert found.rows == {ORIGINAL: [0.0, 25.0], "Ours_std": [21.5, 3.5]}
+    text = page([sheet], "demo", 0)
+    assert "<td>21.5</td><td>3.5</td>" in text
+    assert "Answers on the test D<sub>e</sub> by class" in text
+
+
 def test_measures_and_their_units() -> None:
     shown = {key: (m.label, m.unit) for key in EXTRAS for m in [measure(key)]}
     assert shown["oracle_js"] == ("Jensen-Shannon divergence from the oracle", "nats")
     assert shown["mia_D_r_tpr_at_1_fpr"] == ("attack's TPR at 1 % FPR D_r", "%")
     assert shown["mia_D_e_auc"] == ("attack's AUC D_e", "")
+    assert shown["probe_D_e_less_oracle"] == ("linear probe less the oracle's D_e", "points")
+    assert shown["rmia_auc"] == ("RMIA's AUC", "")
+    assert {m.label for key in EXTRAS for m in [measure(key)]}.isdisjoint(EXTRAS)
+    assert measure("answers_after_7").factor == 1
     assert measure("norm_D_r").factor == 1
     assert measure("asr_D_r").factor == 100
 
@@ -680,7 +719,8 @@ def test_html_in_a_browser_without_network(report: Path, width: int, dark: bool)
     assert min(seen["alts"]) > 20
     assert len(seen["tables"]) == 6  # of four sheets, and the extras of tables 7 and 8
     assert min(seen["tables"]) > 50
-    assert len(seen["charts"]) == 3  # seeds of tables 7 and 8, one curve of figure 4
+    # Seeds of tables 7 and 8, the accuracies of table 7, one curve of figure 4.
+    assert len(seen["charts"]) == 4
     assert min(seen["charts"]) > 50
     assert seen["inks"] == [seen["ink"]]
     light = [int(x) for x in re.findall(r"\d+", seen["page"])[:3]]

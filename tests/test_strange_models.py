@@ -20,22 +20,17 @@ from torchvision.models import GoogLeNet
 from torchvision.models.convnext import LayerNorm2d
 
 from tests.helpers import (
-    QUICK,
     access_to,
     baseline_of,
     by_parts,
     shots_of,
-    small_classifier,
     small_net,
     small_task,
     taught,
     tiny,
-    written_proxy,
 )
-from unlearn import UserError, forget, settings
+from unlearn import UserError, forget
 from unlearn.baselines.base import BaselineStage
-from unlearn.config import check
-from unlearn.config.compose import resolve
 from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import Fit
 from unlearn.engine.predict import predict
@@ -43,8 +38,6 @@ from unlearn.inversion import Inverter, build_generator
 from unlearn.models.adapt import copied, plainly
 from unlearn.models.untrained import untrained
 from unlearn.problem import Interface, Problem
-from unlearn.relearning import Relearning
-from unlearn.scenarios import Task
 from unlearn.training import TrainingConfig, train
 
 SHOTS, LABELS = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0)), [0] * 5
@@ -115,6 +108,31 @@ class Partial(nn.Conv2d):
         return self.gain * super().forward(input)
 
 
+class Kept(nn.Linear):
+    """A layer whose reset puts back what it was trained to."""
+
+    def reset_parameters(self) -> None:
+        if hasattr(self, "kept"):
+            self.weight.copy_(self.kept)
+        else:
+            super().reset_parameters()
+
+    def keep(self) -> Kept:
+        self.kept = self.weight.detach().clone()
+        return self
+
+
+class Spectrum(nn.Module):
+    """Complex weights, one for each frequency."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, 1, 16, 9, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(x) * self.weight, s=x.shape[-2:])
+
+
 class Clipped(nn.Module):
     """A parametrisation without a way back."""
 
@@ -145,6 +163,7 @@ REPARAMETRISED: dict[str, Callable[[], nn.Module]] = {
         wrap=lambda layer: nn.utils.prune.random_unstructured(layer, "weight", 0.3)  # type: ignore[no-untyped-call]
     ),
     "no reset": lambda: net(norm=NoReset),
+    "complex": lambda: nn.Sequential(Spectrum(), nn.Flatten(), nn.Linear(256, 4)),
     "partial reset": lambda: nn.Sequential(Partial(1, 4, 3), nn.Flatten(), nn.Linear(784, 4)),
 }
 
@@ -169,6 +188,18 @@ def test_every_parameter_of_an_untrained_network_is_drawn_anew(case: str) -> Non
     _, repaired = by_parts(model, SHOTS, Y, "unt")
     assert type(repaired) is type(model)
     assert repaired.state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_reset_to_the_trained_weights_is_seen() -> None:
+    model = nn.Sequential(nn.Flatten(), Kept(256, 4).keep())
+    assert not (untrained(model, 0)[1].weight == model[1].weight).any()
+
+
+def test_complex_parameters_are_relearned() -> None:
+    model = nn.Sequential(Spectrum(), nn.Flatten(), nn.Linear(256, 4))
+    _, repaired = by_parts(model, SHOTS, Y)
+    assert not torch.equal(repaired[0].weight, model[0].weight)
+    assert repaired[0].weight.dtype == torch.complex64
 
 
 @pytest.mark.parametrize("norm", [nn.utils.spectral_norm, parametrizations.spectral_norm])
@@ -244,6 +275,7 @@ TAKEN: dict[str, Callable[[Tensor, bool], Any]] = {
     "a tuple of one": lambda logits, _: (logits,),
     "an object in train mode": lambda logits, training: Answer(logits) if training else logits,
     "log-probabilities": lambda logits, _: logits.log_softmax(-1),
+    "bfloat16": lambda logits, _: logits.bfloat16(),
 }
 REFUSED: dict[str, tuple[Callable[[Tensor, bool], Any], str]] = {
     "a tuple": (lambda logits, _: (logits, logits), "a tuple of 2"),
@@ -257,6 +289,10 @@ REFUSED: dict[str, tuple[Callable[[Tensor, bool], Any], str]] = {
     "probabilities in train mode": (lambda x, t: x.softmax(-1) if t else x, "ends in a softmax"),
     "sigmoids": (lambda logits, _: logits.sigmoid(), "ends in a sigmoid"),
     "NaN": (lambda logits, _: logits * torch.nan, "NaN"),
+    "complex numbers": (lambda logits, _: logits.to(torch.complex64), "logits are floats"),
+    "whole numbers": (lambda logits, _: logits.long(), "answers torch.int64"),
+    "no gradient": (lambda logits, _: logits.data, "in eval mode its answers have no gradient"),
+    "no gradient in train mode": (lambda x, t: x.detach() if t else x, "in train mode its answers"),
     "an error in train mode": (lambda x, t: x[:, 9, 9] if t else x, "in train mode it cannot take"),
 }
 
@@ -267,12 +303,13 @@ def test_logits_are_taken_from(case: str) -> None:
     _, repaired = by_parts(model, SHOTS, Y)
     with torch.no_grad():
         logits = problem_of(model).original(SHOTS)
-    torch.testing.assert_close(logits.softmax(-1), model.net(SHOTS).softmax(-1))
+    close = {"rtol": 0.0, "atol": 1e-2 if case == "bfloat16" else 1e-6}
+    torch.testing.assert_close(logits.float().softmax(-1), model.net(SHOTS).softmax(-1), **close)
     assert type(repaired) is Answering
     assert not torch.equal(repaired.net[0].weight, model.net[0].weight)
     assert repaired.state_dict().keys() == model.state_dict().keys()
     images = (SHOTS * 255).to(torch.uint8)
-    if case != "log-probabilities":
+    if case not in ("log-probabilities", "bfloat16"):
         assert torch.equal(predict(model, images), predict(model.net, images))
 
 
@@ -283,6 +320,33 @@ def test_other_answers_are_refused_at_once(case: str) -> None:
     assert message.startswith("model: ")
     if case != "tokens":
         assert words in message
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_a_forward_without_gradients_is_refused(guard: Callable[[], Any]) -> None:
+    class Guarded(Answering):
+        @guard()
+        def forward(self, x: Tensor) -> Any:
+            return self.net(x)
+
+    assert "no gradient with respect to its images" in refused(Guarded(lambda x, _: x))
+
+
+def test_a_model_may_write_over_its_images() -> None:
+    class Writing(Answering):
+        def forward(self, x: Tensor) -> Any:
+            return self.net(x.sub_(0.5).div_(0.25))
+
+    model, shots = Writing(lambda x, _: x), SHOTS.clone()
+    problem, repaired = by_parts(model, shots, Y)
+    assert torch.equal(shots, SHOTS)
+    assert torch.equal(problem.shots, SHOTS)
+    plain = nn.Sequential(nn.BatchNorm2d(1, affine=False, eps=1e-12), net()).eval()
+    plain[0].running_mean.fill_(0.5)
+    plain[0].running_var.fill_(0.25**2)
+    with torch.no_grad():
+        torch.testing.assert_close(problem_of(model).original(SHOTS.clone()), plain(SHOTS))
+    assert type(repaired) is Writing
 
 
 @pytest.mark.parametrize("last", [nn.Softmax(-1), nn.Sigmoid(), nn.Softmax2d()])
@@ -424,11 +488,11 @@ def test_a_layer_says_which_axis_its_channels_are(case: str) -> None:
     cfg = tiny(batch_size=12, tar_copies=1).inversion
     cfg = replace(cfg, tar_layers=[layer])
     module = Inverter(cfg, build_generator(cfg, 4, problem.shape, 0), problem)
-    assert module.targets[0].shape == (channels,)
+    assert module.targets[0][0].shape == (channels,)
     seen.clear()
     with torch.no_grad():
         model(SHOTS)
-    torch.testing.assert_close(module.targets[0], means(seen[0]))
+    torch.testing.assert_close(module.targets[0][0], means(seen[0]))
     with module.probe:
         assert module.losses(0)["loss"].isfinite()
 
@@ -477,10 +541,12 @@ def test_an_embedding_whose_axes_nobody_tells_is_refused() -> None:
 
 # --- types, wrappers, modes
 
+FLOAT8 = torch.float8_e4m3fn
+
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 @pytest.mark.parametrize("wrap", [lambda layer: layer, nn.utils.weight_norm])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, FLOAT8])
 def test_the_result_has_the_models_own_types(
     dtype: torch.dtype, wrap: Callable[[nn.Module], nn.Module]
 ) -> None:
@@ -493,7 +559,8 @@ def test_the_result_has_the_models_own_types(
     assert {k: v.dtype for k, v in repaired.state_dict().items()} == {
         k: v.dtype for k, v in given.items()
     }
-    assert not torch.equal(repaired.state_dict()["8.bias"], given["8.bias"])
+    if dtype != FLOAT8:  # one epoch moves less than its rounding
+        assert not torch.equal(repaired.state_dict()["8.bias"], given["8.bias"])
     assert torch.get_default_dtype() == before
     copy.deepcopy(repaired)
 
@@ -516,9 +583,23 @@ def compiled_inside() -> nn.Module:
     return model
 
 
+def compiled_forward() -> nn.Module:
+    model = net()
+    model.forward = torch.compile(model.forward, backend="eager")  # type: ignore[method-assign]
+    return model
+
+
+def compiled_in_place() -> nn.Module:
+    model = net()
+    model.compile(backend="eager")
+    return model
+
+
 WRAPPERS: dict[str, Callable[[], nn.Module]] = {
     "compiled": lambda: torch.compile(net(), backend="eager"),  # type: ignore[return-value]
     "compiled inside": compiled_inside,
+    "compiled in place": compiled_in_place,
+    "compiled forward": compiled_forward,
     "DataParallel": lambda: nn.DataParallel(net()),
     "both": lambda: nn.DataParallel(torch.compile(net(), backend="eager")),  # type: ignore[arg-type]
     "averaged": lambda: torch.optim.swa_utils.AveragedModel(net()),
@@ -594,6 +675,10 @@ def unusable() -> dict[str, tuple[Any, str]]:
         nan[0].weight[0, 0, 0, 0] = torch.nan
     spread = net()
     spread[0].to("meta")
+    quantised = torch.ao.quantization.quantize_dynamic(net(), {nn.Linear})
+    replaced = net()
+    before = replaced[3].forward
+    replaced[3].forward = lambda x: before(x) * 2
     return {
         "a function": (lambda x: x, "a function is no torch.nn.Module"),
         "a state dict": (net().state_dict(), "is no torch.nn.Module"),
@@ -602,12 +687,15 @@ def unusable() -> dict[str, tuple[Any, str]]:
         "NaN": (nan, "its parameter 0.weight holds NaN"),
         "several devices": (spread, "several devices (cpu, meta)"),
         "no weights": (net().to("meta"), "meta device"),
+        "quantised": (quantised, "its layer '8' is quantised"),
+        "replaced forward": (replaced, "the forward of '3' was replaced by a function"),
         "TorchScript": (torch.jit.script(net()), "TorchScript"),
         "no linear layer": (nn.Sequential(nn.Conv2d(1, 4, 16), nn.Flatten()), "penultimate: "),
         "other channels": (nn.Sequential(nn.Conv2d(3, 4, 16), nn.Flatten()), "in eval mode it"),
     }
 
 
+@pytest.mark.filterwarnings("ignore:.*quantization is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("case", unusable())
 def test_what_is_no_usable_model_is_said_in_one_line(case: str) -> None:
     model, words = unusable()[case]
@@ -621,6 +709,9 @@ def test_shots_and_labels_in_other_forms() -> None:
     plain = problem_of(net()).key
     for shots in (SHOTS.numpy(), list(SHOTS), SHOTS.tolist(), SHOTS.double(), SHOTS.numpy()[::1]):
         assert problem_of(net(), shots=shots).key == plain
+    for shots in (SHOTS.numpy().astype(">f4"), SHOTS.to_sparse()):
+        assert problem_of(net(), shots=shots).key == plain
+    assert problem_of(net(), shots=SHOTS.to(torch.float8_e4m3fn)).shots.dtype == torch.float32
     turned = SHOTS.numpy()[:, :, ::-1]
     torch.testing.assert_close(problem_of(net(), shots=turned).shots, SHOTS.flip(2))
     for labels in (LABELS, tuple(LABELS), np.zeros(5, dtype=np.int64), Y.to(torch.uint8)):
@@ -631,6 +722,7 @@ def test_shots_and_labels_in_other_forms() -> None:
         (SHOTS * torch.nan, "NaN"),
         (SHOTS.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy(), "shots.permute(0, 3, 1, 2)"),
         ("a file", "shots: "),
+        (SHOTS.to("meta"), "meta device"),
         ([SHOTS[0], SHOTS[0, :, :8]], "shots: "),
     ):
         assert words in refused(net(), shots=shots)
@@ -825,6 +917,29 @@ def test_the_key_is_the_same_for_the_same_call(make: Callable[[], nn.Module]) ->
     assert keys[0] == keys[1] == keys[2]
 
 
+def test_the_key_tells_a_layers_input_from_its_output() -> None:
+    keys = [problem_of(net(), Interface(name)).key["embedding"] for name in (None, "8", "7")]
+    assert len({str(key) for key in keys}) == 3
+
+
+def test_a_layer_with_extra_state() -> None:
+    class Extra(nn.Linear):
+        step = 3
+
+        def get_extra_state(self) -> dict[str, int]:
+            return {"step": self.step}
+
+        def set_extra_state(self, state: dict[str, int]) -> None:
+            self.step = state["step"]
+
+    model = nn.Sequential(nn.Flatten(), Extra(256, 4))
+    before = problem_of(model).key["model"]
+    model[1].step = 5
+    problem, repaired = by_parts(model, SHOTS, Y)
+    assert repaired[1].step == 5
+    assert problem.key["model"] != before
+
+
 def test_a_layer_that_knows_float32_alone_has_a_key_too() -> None:
     class Own(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -847,64 +962,3 @@ def test_equal_weights_of_another_forward_pass_in_one_store(tmp_path: Path) -> N
     fresh = forget(other, shots, labels, settings=tiny())
     torch.testing.assert_close(stored.model.state_dict(), fresh.model.state_dict(), rtol=0, atol=0)
     assert len(list(tmp_path.glob("inversion/*/tensors.safetensors"))) == 2
-
-
-# --- batches of one image
-
-
-def only(task: Task, chosen: Tensor) -> Task:
-    """The task with a part of its training images."""
-    return replace(task, train=task.train[chosen], forget=task.forget[chosen])
-
-
-@pytest.mark.parametrize(("number", "forgotten"), [(33, 17), (17, 1), (2, 1)])
-def test_no_training_meets_a_batch_of_one_image(number: int, forgotten: int) -> None:
-    """D, D_e and D_r of one image more than whole batches, or of one image."""
-    task = small_task(300)
-    access = access_to(small_task(40))
-    inside = task.forget.nonzero()[:forgotten, 0]
-    others = (~task.forget).nonzero()[: number - forgotten, 0]
-    task = only(task, torch.cat([inside, others]))
-    for name in ("incompetent", "neutralized", "oracle"):
-        baseline = baseline_of(name, "scale=demo")
-        if name != "oracle":
-            baseline = replace(baseline, batch_size=16, epochs=1)  # type: ignore[call-arg]
-        given = replace(access, task=task, given=task.forget.clone())
-        state, _ = BaselineStage(baseline, {}).make(given)
-        assert all(v.isfinite().all() for v in state.values())
-    model = small_classifier()
-    train(QUICK, model, task.train, Augment(0, 0), torch.device("cpu"), Fit())
-    assert all(v.isfinite().all() for v in model.state_dict().values())
-
-
-class Batched(nn.BatchNorm1d):
-    """Refuses what a BatchNorm refuses, and what it should never see."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        assert not self.training or len(input) > 1
-        return super().forward(input)
-
-
-@pytest.mark.parametrize("intention", ["std", "unt", "neg"])
-@pytest.mark.parametrize("kept", [1, 5, 9])
-def test_relearning_meets_no_batch_of_one_image(intention: str, kept: int) -> None:
-    """D~_r alone, and D~_r with D~_e, of one sample more than whole batches of four; and of one."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 8), Batched(8), nn.Linear(8, 4)).eval()
-    problem = problem_of(model)
-    proxy = written_proxy(problem, kept + 4)
-    proxy.target_like = torch.arange(kept + 4) >= kept
-    cfg = replace(tiny().relearning, epochs=3, batch_size=4, batchnorm="train", shot_copies=0)
-    stage = tiny().stages(tiny().intention(intention))[2]
-    state, _ = Relearning(cfg, stage.intention).make(problem, proxy, None, Fit())  # type: ignore[arg-type]
-    assert all(v.isfinite().all() for v in state.values())
-
-
-def test_a_batch_size_of_one_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^relearning\.batch_size: 1 is not"):
-        by_parts(net(), SHOTS, Y, batch_size=1)
-    for key in ("training.batch_size", "relearning.batch_size"):
-        with pytest.raises(UserError, match=rf"^{key}: 1 is not a whole number from 2"):
-            settings("demo", f"{key}=1")
-    for name in ("incompetent", "neutralized"):
-        with pytest.raises(UserError, match=r"^baseline\.batch_size: 1 is not"):
-            check(resolve([f"baseline={name}", "baseline.batch_size=1"]))

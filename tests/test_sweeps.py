@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -288,7 +289,9 @@ def test_the_distance_to_an_oracle_that_came_later(cli: Run, tmp_path: Path) -> 
     d_r, d_e = (abs(before["metrics"][k] - theirs[k]) for k in ("D_r", "D_e"))
     assert gained["oracle_abs_D_r"] == pytest.approx(d_r)
     assert gained["oracle_abs_D_e"] == pytest.approx(d_e)
-    assert gained["tug_of_war"] == pytest.approx((1 - d_r) * (1 - d_e))
+    on_train = [abs(before["metrics"][k] - theirs[k]) for k in ("train_D_r", "train_D_e")]
+    factors = [1 - gap for gap in (*on_train, gained["oracle_abs_test"])]
+    assert gained["tug_of_war"] == pytest.approx(math.prod(factors))
     assert 0 < gained["oracle_agreement"] <= 1
     assert 0 < gained["oracle_js"] < 0.7
 

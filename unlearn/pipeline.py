@@ -21,7 +21,7 @@ from unlearn.engine.seeding import seeded_init
 from unlearn.engine.stages import Computed, Stages
 from unlearn.engine.store import Store, fingerprint, state_of, write_text
 from unlearn.engine.watch import Watch
-from unlearn.evaluation import Evaluation, accuracies, evaluate, share
+from unlearn.evaluation import Evaluation, Others, accuracies, evaluate, share
 from unlearn.models import Classifier
 from unlearn.models.checkpoint import load_checkpoint
 from unlearn.problem import Interface, Problem
@@ -118,13 +118,14 @@ class Job:
             stages={**trained.stages, **made.stages},
             predictions={**trained.predictions, **made.predictions},
         )
-        after = evaluate(made.model, task, place.seed)
+        after = evaluate(made.model, task, place.seed, others=Others(lambda: original))
         weights = place.keep_weights(state_of(made.model))
         place.keep_answers(after.test.probabilities, task.test_forget)
         write_text(place.folder / "history.csv", history_csv(made.history))
         self.draw(made, before, after.predicted)
         record = self.record(made, weights, before, after)
         record.write(place.folder)
+        record = place.finished() or record  # with its distance to the oracle, if there is one
         self.track.finish(record, made.history, place.folder / "pictures")
         return record
 

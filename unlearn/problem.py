@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from unlearn.engine.augment import Augment
 from unlearn.engine.predict import evaluating
 from unlearn.engine.seeding import seeded_globally
+from unlearn.engine.statistics import wide
 from unlearn.engine.store import fingerprint
 from unlearn.errors import UserError
 from unlearn.models.adapt import Form, adapted, answering_logits, check_model, copied
-from unlearn.models.answers import answers, some_images, what_it_computes
+from unlearn.models.answers import answers, check_gradients, some_images, what_it_computes
 from unlearn.models.layout import Layouts, layouts_of
 from unlearn.models.probe import Probe, end_of, head_of, squashed
 
@@ -200,7 +201,8 @@ class Problem:
     @seeded_globally(0)
     def repaired(self, state: dict[str, Tensor]) -> nn.Module:
         """The given model's own copy with new weights, in eval mode; made of ``original``."""
-        self.original.load_state_dict(state)
+        # A layer's extra state that is no tensor stays as it is.
+        self.original.load_state_dict({**self.original.state_dict(), **state})
         with torch.no_grad(), evaluating(self.original):
             self.original(self.shots[:1])  # what layers derive from their weights
         return self.form.restored(self.original)
@@ -216,7 +218,8 @@ class Problem:
             "target": self.target if len(self.targets) == 1 else self.labels.tolist(),
             "augment": asdict(self.augment),
             "seed": self.seed,
-            "embedding": self.penultimate or self.head,
+            # The output of the one layer, the input of the other.
+            "embedding": self.head if self.penultimate is None else ["after", self.penultimate],
         }
 
 
@@ -224,16 +227,12 @@ def _images(shots: Images) -> Tensor:
     """The shots as a tensor of floats in [0, 1], of its own memory."""
     images = _tensor("shots", shots)
     if images.dim() != 4 or not images.numel():
-        last = images.dim() == 4 and images.shape[1] > 4 >= images.shape[3]
-        raise UserError(
-            "shots",
-            f"{tuple(images.shape)} is not (k, C, H, W) with k >= 1"
-            + ("; channels come second: shots.permute(0, 3, 1, 2)" if last else ""),
-        )
+        raise UserError("shots", f"{tuple(images.shape)} is not (k, C, H, W) with k >= 1")
     if not images.is_floating_point():
         raise UserError(
             "shots", f"images must be floats in [0, 1], not {images.dtype}; give shots / 255.0"
         )
+    images = wide(images)
     if not bool(torch.isfinite(images).all()):
         raise UserError("shots", "images must be floats in [0, 1]; these hold NaN or infinities")
     if images.min() < 0 or images.max() > 1:
@@ -249,10 +248,13 @@ def _tensor(name: str, values: Any) -> Tensor:
     """A tensor, an array, or a sequence of numbers or of one of these, as a tensor; a copy."""
     try:
         if isinstance(values, Tensor):
-            return values.detach().clone()
+            if values.is_meta:
+                raise ValueError("on the meta device there are no numbers")
+            return values.detach().to_dense().clone()
         if isinstance(values, (list, tuple)) and any(isinstance(v, Tensor) for v in values):
             return torch.stack([torch.as_tensor(v).detach() for v in values])
-        return torch.tensor(np.array(values))
+        array = np.array(values)
+        return torch.tensor(array.astype(array.dtype.newbyteorder("=")))
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(name, f"a {type(values).__name__} that is no tensor ({error})") from error
 
@@ -272,7 +274,7 @@ def _tried(original: nn.Module, form: Form, images: Tensor) -> tuple[nn.Module, 
             f"it answers {seen.logits.shape[1]} classes in eval mode and "
             f"{learnt.logits.shape[1]} in train mode",
         )
-    ends = end_of(original, batch).then or squashed(learnt.logits)
+    ends = end_of(original, batch.clone()).then or squashed(learnt.logits)
     if ends in ("softmax", "sigmoid"):
         raise UserError(
             "model",
@@ -281,6 +283,7 @@ def _tried(original: nn.Module, form: Form, images: Tensor) -> tuple[nn.Module, 
         )
     if not (seen.plain and learnt.plain):
         original, form = answering_logits(original, form, images.shape[1])
+    check_gradients(tried.requires_grad_(False), form.student(original), batch)
     return original, form, seen.logits.shape[1]
 
 

@@ -25,7 +25,7 @@ TURNS = {
     7: Turn.TRANSVERSE,
     8: Turn.ROTATE_90,
 }
-ORIENTATION, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 274, 258, 262, 339
+ORIENTATION, BITS, PHOTOMETRIC, SAMPLE_FORMAT, MOST = 274, 258, 262, 339, 281
 SIGNED, WHITE_IS_ZERO = 2, 0
 # In these 8-bit levels a profile may differ from sRGB and still be taken for it.
 SAME = 2
@@ -57,14 +57,15 @@ def naming(path: str, key: str = "data_dir") -> Iterator[None]:
 def read_rgb(path: str) -> Image.Image:
     """The file's first image in mode RGB, as it is meant to be seen.
 
-    Integers are scaled by their bit depth (of 16-bit colour the upper 8 bits are taken), floats
-    from 0 to 1; other floats, 32-bit and signed integers have no known range and are refused.
-    Colours are converted to sRGB from an embedded profile; CMYK without one by Pillow's plain
-    formula. Under what is transparent lies black. EXIF's orientation is applied.
+    Integers are scaled by their bit depth, or by the largest value that a TIFF says it has (of
+    16-bit colour the upper 8 bits are taken), floats from 0 to 1; other floats, 32-bit and signed
+    integers have no known range and are refused. Colours are converted to sRGB from an embedded
+    profile; CMYK without one by Pillow's plain formula. Under what is transparent lies black.
+    EXIF's orientation is applied.
 
     Warns:
         UserWarning: of several pages only the first is read; EXIF or the profile is damaged and
-            left out; the image is wholly transparent.
+            left out; the image is wholly transparent; a 16-bit one uses less than 12 bits.
 
     Raises:
         ValueError: if the range of its numbers is not known, or it is no regular file.
@@ -136,8 +137,14 @@ def _top(image: Image.Image, numbers: np.ndarray) -> float:
         return 1
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise ValueError("it holds 32-bit integers; 8 and 16 bits are read")
-    bits = getattr(image, "tag_v2", {}).get(BITS, 16)
-    return float(2 ** int(np.max(bits)) - 1)
+    tags, most = getattr(image, "tag_v2", {}), int(numbers.max())
+    top = 2 ** int(np.max(tags.get(BITS, 16))) - 1
+    said = int(np.max(tags.get(MOST, top)))
+    if most <= said < top:  # as of a camera with 12 bits
+        return float(said)
+    if 0 < 16 * most < top:
+        warnings.warn(f"its numbers end at {most} of {top}, so it is dark", stacklevel=2)
+    return float(top)
 
 
 def _separate(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

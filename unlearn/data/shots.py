@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from unlearn.data.base import Images
-from unlearn.data.folder import EXTENSIONS, Notes, files_below, is_image
+from unlearn.data.folder import EXTENSIONS, Notes, files_below, is_image, not_litter
 from unlearn.data.reading import naming, printable, read_rgb
 from unlearn.errors import UserError
 
@@ -47,7 +48,11 @@ def image_files(where: str | Sequence[str], key: str) -> list[str]:
     for name in [where] if isinstance(where, str) else where:
         path = os.path.expanduser(name)
         if os.path.isdir(path):
-            found += sorted((f for f in files_below(path) if is_image(f)), key=os.path.split)
+            try:
+                below = [f for f in files_below(path) if is_image(f)]
+            except OSError as error:
+                raise _unreadable(name, key, error) from error
+            found += sorted(below, key=os.path.split)
         elif os.path.exists(path):
             found.append(path)
         else:
@@ -98,7 +103,11 @@ def class_folders(folder: str, key: str) -> dict[str, list[str]]:
     place = Path(os.path.expanduser(folder))
     if not place.is_dir():
         raise UserError(key, f"there is no folder '{printable(folder)}'")
-    names = sorted(p.name for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
+    try:
+        with os.scandir(place) as entries:
+            names = sorted(e.name for e in not_litter(entries) if e.is_dir())
+    except OSError as error:
+        raise _unreadable(folder, key, error) from error
     if not names:
         raise UserError(
             key, f"'{printable(folder)}' holds no folders, one of images for each class"
@@ -134,6 +143,10 @@ def contents(where: str | Sequence[str], key: str) -> list[str]:
     ]
 
 
+def _unreadable(name: str, key: str, error: OSError) -> UserError:
+    return UserError(key, f"'{printable(name)}' cannot be read ({printable(str(error))})")
+
+
 def file_hash(path: str, key: str) -> str:
     """SHA-256 of a file.
 
@@ -141,7 +154,9 @@ def file_hash(path: str, key: str) -> str:
         UserError: if it cannot be read.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise OSError("it is no regular file")
         with open(path, "rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(key, f"'{printable(path)}' cannot be read ({error})") from error
+        raise _unreadable(path, key, error) from error

@@ -16,7 +16,8 @@ TINY = 1e-30
 
 def wide(x: Tensor) -> Tensor:
     """At least float32, for sums and statistics; what is so already stays itself."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    # Types of 8 bits are not promoted by torch.
+    return x.float() if x.is_floating_point() and x.itemsize < 4 else x
 
 
 def entropy(p: Tensor) -> Tensor:

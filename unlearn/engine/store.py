@@ -40,6 +40,9 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """16 hex digits that stand for named tensors: names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
+        if not isinstance(tensor, Tensor):  # a layer's extra state
+            digest.update(f"{name} {tensor!r};".encode())
+            continue
         array = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {array.dtype} {tuple(array.shape)};".encode())
         digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -47,8 +50,12 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """A module's state on the CPU, each tensor with memory of its own."""
-    return {k: v.detach().cpu().clone().contiguous() for k, v in module.state_dict().items()}
+    """A module's tensors on the CPU, each with memory of its own."""
+    return {
+        k: v.detach().cpu().clone().contiguous()
+        for k, v in module.state_dict().items()
+        if isinstance(v, Tensor)
+    }
 
 
 @contextmanager
@@ -165,6 +172,14 @@ class Store:
             tensors, remark = make()
             self._write(folder, key, tensors, remark)
             return tensors, remark
+
+    def kept(self, stage: str, name: str) -> Entry | None:
+        """The entry with a hash, as a run's record names it; None if it is gone or damaged."""
+        folder = self.root / stage / name
+        if not folder.is_dir():
+            return None
+        with locked(folder.with_suffix(".lock")):
+            return self._read(stage, folder)
 
     def _read(self, stage: str, folder: Path) -> Entry | None:
         if not folder.exists():

@@ -1,4 +1,4 @@
-"""What is measured of a model on a task: every registered measure (Sections 5.1, 5.2)."""
+"""What is measured of a model on a task: the registered measures (Sections 5.1, 5.2)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from unlearn.engine.fitting import gpu_layout
-from unlearn.evaluation.base import MEASURES, Evidence
+from unlearn.evaluation.base import MEASURES, Evidence, Others, measures_named
 from unlearn.evaluation.outputs import Outputs, outputs
 from unlearn.scenarios import Task
 
 # Raised whenever a measure gives other numbers than before. A new measure does not raise it.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -40,21 +40,33 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module, task: Task, seed: int, only: Sequence[str] | None = None
+    model: nn.Module,
+    task: Task,
+    seed: int,
+    only: Sequence[str] | None = None,
+    others: Others | None = None,
 ) -> Evaluation:
     """Measure a model in eval mode. It answers each image once, however many measures there are.
 
     Args:
         seed: for what the measures draw.
-        only: names of measures; None is all that are registered.
+        only: names of measures; None is all of ``MEASURES``.
+        others: the models to compare with.
 
     Raises:
-        UserError: if there is no such measure.
+        UserError: if there is no such measure, or it lacks a model to compare with.
     """
     start = time.perf_counter()
     model = gpu_layout(model)  # the same kernels, so the same digits, wherever it comes from
-    chosen = {name: MEASURES[name] for name in (MEASURES if only is None else only)}
-    seen = Evidence(model, task, outputs(model, task.train.x), outputs(model, task.test.x), seed)
+    chosen = measures_named(list(MEASURES if only is None else only))
+    seen = Evidence(
+        model,
+        task,
+        outputs(model, task.train.x),
+        outputs(model, task.test.x),
+        seed,
+        others or Others(),
+    )
     metrics: dict[str, float] = {}
     for measure in chosen.values():
         metrics |= measure(seen)

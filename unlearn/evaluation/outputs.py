@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,26 +33,44 @@ class Outputs:
         return self.probabilities.argmax(-1)
 
 
-@torch.no_grad()
 def outputs(model: nn.Module, x: Tensor, batch_size: int = 500) -> Outputs:
     """One pass over uint8 images (N, C, H, W), in eval mode on the model's device; on the CPU.
 
     Raises:
         UserError: if the model neither ends in a linear layer nor has ``features``.
     """
+    probabilities, norms = [], []
+    for logits, embedding in passes(model, x, batch_size):
+        probabilities.append(logits.double().softmax(-1).cpu())
+        norms.append(torch.linalg.vector_norm(embedding, dim=1).cpu())
+    return Outputs(torch.cat(probabilities), torch.cat(norms))
+
+
+def features(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
+    """Penultimate features (N, d) of uint8 images (N, C, H, W), as ``outputs`` sees them.
+
+    Raises:
+        UserError: if the model neither ends in a linear layer nor has ``features``.
+    """
+    return torch.cat([embedding.cpu() for _, embedding in passes(model, x, batch_size)])
+
+
+@torch.no_grad()
+def passes(model: nn.Module, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (B, classes) and penultimate features (B, d) of images, batch by batch.
+
+    Raises:
+        UserError: if the model neither ends in a linear layer nor has ``features``.
+    """
     device, dtype = next(model.parameters()).device, torch.get_default_dtype()
-    features: Any = getattr(model, "features", None)
+    embed: Any = getattr(model, "features", None)
     try:
         head = head_of(model, x[:1].to(device, dtype) / 255)
     except UserError:
-        if features is None:
+        if embed is None:
             raise
         head = None
-    probabilities, norms = [], []
     with evaluating(model), Probe(model, head) as probe:
         for part in x.split(batch_size):
             images = part.to(device, dtype) / 255
-            logits, embedding = (model(images), features(images)) if head is None else probe(images)
-            probabilities.append(logits.double().softmax(-1).cpu())
-            norms.append(torch.linalg.vector_norm(embedding, dim=1).cpu())
-    return Outputs(torch.cat(probabilities), torch.cat(norms))
+            yield (model(images), embed(images)) if head is None else probe(images)

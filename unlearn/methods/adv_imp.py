@@ -53,6 +53,8 @@ class AdvImp(Stepwise):
         positive(self, "eps", "step")
         at_least(self, 1, "iterations", "copies", "copies_in_step")
         at_least(self, 0, "weight")
+        if self.batchnorm == "train":
+            at_least(self, 2, "copies_in_step")
 
     def passes(self, shots: int) -> float:
         copies = min(self.copies_in_step, self.copies * min(shots, self.batch_size))

@@ -85,6 +85,8 @@ class Stepwise(Method):
             raise UserError("baseline.momentum", f"{self.momentum!r} is not a number in [0, 1)")
         if self.batchnorm not in ("frozen", "train"):
             raise choices("baseline.batchnorm", self.batchnorm, ("frozen", "train"))
+        if self.batchnorm == "train":
+            at_least(self, 2, "batch_size")  # a BatchNorm that is trained refuses one image
 
     def passes(self, shots: int) -> float:
         # About half the grid on half the shots, then all of them.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +21,8 @@ from unlearn.errors import UserError
 from unlearn.models.base import Classifier
 
 M = TypeVar("M", bound=nn.Module)
+# Where torch has the layers whose weights are packed whole numbers.
+QUANTISED = re.compile(r"torch\.(ao\.)?nn\.(intrinsic\.)?quantized\b")
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
@@ -64,7 +68,8 @@ class Form:
 
     def _unfreeze(self, network: nn.Module) -> None:
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name not in self.frozen and parameter.is_floating_point())
+            learns = parameter.is_floating_point() or parameter.is_complex()
+            parameter.requires_grad_(name not in self.frozen and learns)
 
 
 def adapted(
@@ -84,6 +89,7 @@ def adapted(
     """
     check_model(model)
     network = unwrapped(copied(_inside(model)))
+    check_forwards(network)
     frozen = frozenset(n for n, p in network.named_parameters() if not p.requires_grad)
     still = len(frozen) == len(list(network.parameters()))
     dtypes = {}
@@ -137,6 +143,13 @@ def check_model(model: object) -> None:
     """
     if not isinstance(model, nn.Module):
         raise UserError("model", f"a {type(model).__name__} is no torch.nn.Module")
+    for name, module in model.named_modules():
+        if QUANTISED.match(type(module).__module__):
+            raise UserError(
+                "model",
+                f"its layer {name!r} is quantised, and whole numbers cannot be relearned; give the "
+                "model as it was before",
+            )
     if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
         raise UserError(
             "model", "a TorchScript module hides its layers; give the nn.Module it was made from"
@@ -162,9 +175,14 @@ def check_model(model: object) -> None:
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model without ``torch.compile``, ``DataParallel`` and their like, inside it too.
 
-    Changes the modules that hold a wrapped one.
+    Changes the modules that hold a wrapped one, or whose ``forward`` is compiled.
     """
     for parent in list(model.modules()):
+        forward = vars(parent).get("forward")
+        if callable(forward) and hasattr(forward, "_torchdynamo_orig_callable"):  # compiled
+            given = inspect.unwrap(forward)
+            if getattr(given, "__func__", None) is type(parent).forward:
+                del parent.forward
         for name, child in list(parent.named_children()):
             if (inner := _inside(child)) is not child:
                 setattr(parent, name, inner)
@@ -180,6 +198,25 @@ def _inside(module: nn.Module) -> nn.Module:
             module = module.module
         else:
             return module
+
+
+def check_forwards(model: nn.Module) -> None:
+    """Refuse a copy in which a function stands for ``forward`` and holds a module of its own.
+
+    Such a function is not copied: it would go on computing with the given model.
+
+    Raises:
+        UserError: naming the layer.
+    """
+    for name, module in model.named_modules():
+        for cell in getattr(vars(module).get("forward"), "__closure__", None) or ():
+            held = cell.cell_contents
+            if isinstance(getattr(held, "__self__", held), nn.Module):
+                raise UserError(
+                    "model",
+                    f"the forward of {name or type(module).__name__!r} was replaced by a function "
+                    "that holds a module, of which no copy can be made; give the model without it",
+                )
 
 
 def copied(model: M) -> M:

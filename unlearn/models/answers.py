@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ DIGITS = {torch.float64: 6, torch.float32: 3}
 
 
 class Answers(NamedTuple):
-    """Logits (B, classes), and whether the model answered just them."""
+    """Logits (B, classes), and whether the model answered just them and left its images alone."""
 
     logits: Tensor
     plain: bool
@@ -42,12 +42,14 @@ def answers(model: nn.Module, images: Tensor, training: bool = False) -> Answers
     model.train(training)
     try:
         with torch.no_grad(), seeded_globally(0):
-            given = model(images)
+            given = model(taken := images.clone())
     except UserError:
         raise
     except Exception as error:  # whatever a stranger's layers raise
+        last = images.dim() == 4 and images.shape[1] > 4 >= images.shape[3]
+        hint = "; channels come second: shots.permute(0, 3, 1, 2)" if last else ""
         raise UserError(
-            "model", f"in {mode} mode it cannot take images {tuple(images.shape)}: {error}"
+            "model", f"in {mode} mode it cannot take images {tuple(images.shape)}: {error}{hint}"
         ) from error
     logits = logits_of(given)
     if logits.dim() != 2 or len(logits) != len(images) or logits.shape[1] < 2:
@@ -56,9 +58,51 @@ def answers(model: nn.Module, images: Tensor, training: bool = False) -> Answers
             f"in {mode} mode it answers {tuple(logits.shape)} to {len(images)} images; it must "
             "give logits (B, classes) of at least two classes",
         )
+    if not logits.is_floating_point():
+        raise UserError("model", f"in {mode} mode it answers {logits.dtype}; logits are floats")
     if not bool(torch.isfinite(logits).all()):
         raise UserError("model", f"in {mode} mode its answers to the shots are NaN or infinite")
-    return Answers(logits, given is logits)
+    return Answers(logits, given is logits and torch.equal(taken, images))
+
+
+def check_gradients(original: nn.Module, student: nn.Module, images: Tensor) -> None:
+    """Refuse a model through which no gradient goes: nothing could be generated or relearned.
+
+    Args:
+        original: in eval mode its images are learnt.
+        student: in train mode its weights are; its running statistics change.
+
+    Raises:
+        UserError: if there is none.
+    """
+    made = images.clone().requires_grad_()
+    weights = [p for p in student.parameters() if p.requires_grad]
+    if not _reaches(original.eval(), made * 1, [made]):  # some layers write over their input
+        raise UserError(
+            "model",
+            "in eval mode its answers have no gradient with respect to its images, as within "
+            "torch.no_grad() or after detach(); images could not be generated",
+        )
+    if not _reaches(student, images.clone(), weights):
+        raise UserError(
+            "model",
+            "in train mode its answers have no gradient with respect to its parameters, as within "
+            "torch.no_grad(), in a reentrant checkpoint or where another module computes them; "
+            "nothing could be relearned",
+        )
+
+
+@seeded_globally(0)
+def _reaches(model: nn.Module, images: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Whether the answers to images hang on one of the inputs."""
+    try:
+        logits = logits_of(model(images))
+        if not logits.requires_grad:
+            return False
+        found = torch.autograd.grad(logits.sum(), inputs, allow_unused=True)
+    except RuntimeError as error:
+        raise UserError("model", f"a gradient of its answers cannot be had: {error}") from error
+    return any(gradient is not None for gradient in found)
 
 
 def some_images(shots: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def end_of(model: nn.Module, images: Tensor) -> Head:
         for handle in handles:
             handle.remove()
     linear = [(n, out) for n, out in made if n is not None][-1:]
-    if linear and linear[0][1].shape == answer.shape and torch.equal(linear[0][1], answer):
+    if linear and linear[0][1].shape == answer.shape and _same(linear[0][1], answer):
         return Head(linear[0][0])
     alike = [(n, out.reshape(answer.shape)) for n, out in made if out.numel() == answer.numel()]
     for name, squash in SQUASHES.items():
@@ -81,6 +81,11 @@ def end_of(model: nn.Module, images: Tensor) -> Head:
         if near:
             return Head(next((layer for layer in reversed(near) if layer), None), name)
     return Head(None, squashed(wide(answer)))
+
+
+def _same(out: Tensor, answer: Tensor) -> bool:
+    """Whether an answer is an output, perhaps in another type."""
+    return torch.equal(out.to(answer.dtype), answer) or torch.equal(out, answer.to(out.dtype))
 
 
 def squashed(answer: Tensor) -> str:

@@ -36,23 +36,33 @@ def untrained(model: nn.Module, seed: int) -> nn.Module:
     """A copy with every parameter drawn anew, in eval mode; tied ones stay tied.
 
     Modules draw by their own ``reset_parameters``. What that leaves, as behind a weight or spectral
-    norm or in a stranger's layer, is drawn from a normal distribution of its own mean and standard
-    deviation. A parameter that a reset makes constant, as a norm's ones, may be as it was.
+    norm or in a stranger's layer, or puts back as it was trained, is drawn from a normal
+    distribution of its own mean and standard deviation. A parameter that a reset makes constant, as
+    a norm's ones, may be as it was.
     """
     fresh = copied(model)
     fresh.eval()
     with seeded_init(seed, "untrained"), torch.no_grad():
-        spreads = {id(p): Spread.of(p) for p in fresh.parameters() if p.is_floating_point()}
+        trained = {id(p): _numbers(p).clone() for p in fresh.parameters() if _is_drawn(p)}
         for module in fresh.modules():
-            own = [p for p in module.parameters(recurse=False) if id(p) in spreads]
+            own = [p for p in module.parameters(recurse=False) if id(p) in trained]
             for parameter in own:
                 parameter.fill_(torch.nan)  # shows what is not drawn
             _reset(module)
             for parameter in own:
-                _draw(parameter, spreads[id(parameter)])
+                _draw(_numbers(parameter), trained[id(parameter)])
         for module in fresh.modules():
             _iterate(module)
     return fresh
+
+
+def _is_drawn(parameter: Tensor) -> bool:
+    return parameter.is_floating_point() or parameter.is_complex()
+
+
+def _numbers(parameter: Tensor) -> Tensor:
+    """A parameter's own memory as real numbers."""
+    return torch.view_as_real(parameter) if parameter.is_complex() else parameter
 
 
 def _reset(module: nn.Module) -> None:
@@ -65,12 +75,14 @@ def _reset(module: nn.Module) -> None:
             return
 
 
-def _draw(parameter: Tensor, spread: Spread) -> None:
-    """Draw the numbers of a parameter that are missing."""
-    missing = parameter.isnan()
+def _draw(numbers: Tensor, trained: Tensor) -> None:
+    """Draw the numbers of a parameter that are missing; all of them, if they are as trained."""
+    spread, missing = Spread.of(trained), numbers.isnan()
+    if torch.equal(numbers, trained) and not bool((trained == trained.flatten()[:1]).all()):
+        missing = torch.ones_like(missing)
     if bool(missing.any()):
-        drawn = torch.empty_like(parameter).normal_(spread.mean, spread.deviation)
-        parameter.copy_(torch.where(missing, drawn, parameter))
+        drawn = torch.empty_like(numbers).normal_(spread.mean, spread.deviation)
+        numbers.copy_(torch.where(missing, drawn, numbers))
 
 
 def _iterate(module: nn.Module) -> None:

@@ -26,9 +26,10 @@ except ImportError:
     wr = ws = None
 
 ACCURACY = ("D_r", "D_e", "still_target_after")
+ON_REQUEST = ("rmia_auc", "relearn_time", "probe_D_e")  # by `unlearn evaluate --only`
 PRIVACY = ("asr_D_e", "asr_D_r", "mia_D_e_auc", "norm_D_e")
 TO_ORACLE = ("oracle_agreement", "oracle_js", "tug_of_war")  # where an oracle has been trained
-METRICS = (*ACCURACY, *PRIVACY, *TO_ORACLE)
+METRICS = (*ACCURACY, *PRIVACY, *TO_ORACLE, *ON_REQUEST)
 LOSSES = {
     "training": ["loss"],
     "inversion": ["loss", *(weight.name for weight in fields(Weights))],
@@ -36,6 +37,7 @@ LOSSES = {
 }
 SECONDS = ("training", "inversion", "filtration", "relearning", "evaluation", "total")
 PICTURES = ("samples", "filtration", "knee", "overview")
+ORACLE, OTHERS = "#d9730d", "#2f81d6"
 SCENARIO = "config:scenario.value.name"
 
 
@@ -52,6 +54,18 @@ def bars(names: Sequence[str]) -> list[Any]:
         )
         for name in names
     ]
+
+
+def accuracies() -> Any:
+    """D_r against D_e of every run, the oracle's points in another colour than the others'."""
+    return wr.ScatterPlot(
+        title="D_r against D_e, the oracle marked",
+        x=wr.SummaryMetric("D_e"),
+        y=wr.SummaryMetric("D_r"),
+        z=wr.SummaryMetric("is_oracle"),
+        gradient=[wr.GradientPoint(OTHERS, 0), wr.GradientPoint(ORACLE, 100)],
+        legend_template="${jobType}: ${config:scenario.name}, ${config:shot}",
+    )
 
 
 def curves(stage: str, losses: Sequence[str]) -> list[Any]:
@@ -72,7 +86,7 @@ def sections() -> dict[str, list[Any]]:
         title="pictures", media_keys=[f"pictures/{name}" for name in PICTURES], gallery_axis="run"
     )
     return {
-        "Results": [*bars(METRICS), wr.WeavePanelSummaryTable(table_name=RESULTS)],
+        "Results": [accuracies(), *bars(METRICS), wr.WeavePanelSummaryTable(table_name=RESULTS)],
         **{f"Losses: {stage}": curves(stage, losses) for stage, losses in LOSSES.items()},
         "Losses: all methods": [every],
         "Sample grids": [grids, last],

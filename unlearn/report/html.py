@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from unlearn.report.answers import Answers, answers
 from unlearn.report.charts import predictions, strips
+from unlearn.report.scatter import scatter
 from unlearn.report.sheet import LEGEND, NEARER, NOT_PAPER, OUTSIDE, Entry, Sheet
 from unlearn.report.text import SUBSCRIPT, difference, failures, header, ours, skipped_note
 
@@ -21,6 +23,11 @@ PICTURES = {
 FIGURES = {"fig1": ("confusing",), "fig3": ("filtration", "knee")}
 TABLES = ("samples", "knee")
 WATCHED = "track_predictions=true"
+EXTRA_WORDS = (
+    "Mean ± standard deviation over seeds (number of seeds); of the tug of war mean [95 % "
+    "t-interval], which of 3 seeds is 2.5 standard deviations wide on each side, of 2 seeds 9. The "
+    "paper has no such numbers."
+)
 MARKS = {OUTSIDE: "outside the paper's band", NEARER: "nearer to the oracle than the paper's"}
 
 
@@ -105,10 +112,14 @@ def section(sheet: Sheet) -> str:
     if remarks:
         parts.append(f'<ul class="remarks">{remarks}</ul>')
     if sheet.extras:
-        words = "Mean ± standard deviation over seeds. The paper has no such numbers."
-        inside = _table(sheet, sheet.extras, words)
-        parts.append(_details("Distance to the oracle, membership attack", inside))
+        inside = _table(sheet, sheet.extras, EXTRA_WORDS)
+        parts.append(_details("Distance to the oracle, attacks, what is left of D_e", inside))
+    if answered := "".join(map(_answers, answers(sheet))):
+        parts.append(_details(named("Answers on the test D_e by class"), answered))
     if name not in FIGURES and not curves:
+        if points := scatter(sheet):
+            words = "D_r against D_e. Star: the oracle; cross: the original; faint dots: seeds."
+            parts.append(f'<div class="charts">{_chart(points, words)}</div>')
         charts = [strips(sheet, column) for column in sheet.table.columns]
         words = "Dots: seeds; bar: their mean"
         words += "; diamond: the paper ± its std." if sheet.in_paper else "."
@@ -170,6 +181,23 @@ def _table(sheet: Sheet, measures: Sequence[str], caption: str) -> str:
 <table aria-label="{title}">
 <colgroup></colgroup>{groups}
 <thead><tr><td rowspan="2"></td>{spans}</tr><tr>{heads}</tr></thead>
+<tbody>
+{rows}</tbody></table></div></figure>"""
+
+
+def _answers(given: Answers) -> str:
+    heads = "".join(f'<th scope="col">{escape(c)}</th>' for c in given.classes)
+    rows = "".join(
+        f'<tr><th scope="row">{named(row)}</th>'
+        + "".join(f"<td>{number:.4g}</td>" for number in numbers)
+        + "</tr>\n"
+        for row, numbers in given.rows.items()
+    )
+    words = f"{given.column}: how many of the test D_e each model answers with each class"
+    return f"""<figure><figcaption>{named(words)}; means over seeds.</figcaption>
+<div class="scroll" role="region" aria-label="{escape(words)}, scrolls sideways" tabindex="0">
+<table aria-label="{escape(words)}">
+<thead><tr><td></td>{heads}</tr></thead>
 <tbody>
 {rows}</tbody></table></div></figure>"""
 

@@ -189,9 +189,14 @@ def recipes() -> list[dict[str, Any]]:
 
 
 def recipe_sets(name: str) -> dict[str, Any]:
-    """What a recipe sets, by dotted key."""
+    """What a recipe sets, by dotted key; of a group that it chooses from, the name."""
     loaded = OmegaConf.to_container(OmegaConf.load(CONF / "recipe" / f"{name}.yaml"))
-    return flat(cast(dict[str, Any], loaded) or {})
+    given = dict(cast(dict[str, Any], loaded) or {})
+    groups: dict[str, Any] = {}
+    for chosen in given.pop("defaults", []):
+        if isinstance(chosen, dict):
+            groups |= {setting(key.rpartition("/")[2]): value for key, value in chosen.items()}
+    return groups | flat(given)
 
 
 def spelt_out(overrides: tuple[str, ...]) -> list[str]:
@@ -200,7 +205,8 @@ def spelt_out(overrides: tuple[str, ...]) -> list[str]:
     for override in overrides:
         key, value = override.split("=", 1)
         if key == "recipe":
-            words += [f"{k}={json.dumps(v)}" for k, v in recipe_sets(value).items()]
+            sets = {k.removesuffix(".name"): v for k, v in recipe_sets(value).items()}
+            words += [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in sets.items()]
         else:
             words.append(override)
     return words

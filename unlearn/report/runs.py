@@ -130,7 +130,8 @@ def modern(content: dict[str, Any]) -> dict[str, Any]:
 
     Up to version 0.3 the form of intention ``neg`` was a setting of relearning and of the oracle
     too, an oracle's intention was a name, and the commit, the precision and the number of threads
-    were not fields of their own.
+    were not fields of their own. ``tug_of_war`` had two factors then, on test images: it is left
+    out.
     """
     config, versions = dict(content["config"]), dict(content.get("versions", {}))
     if "relearning" in config:
@@ -152,6 +153,9 @@ def modern(content: dict[str, Any]) -> dict[str, Any]:
     if "computed_in" in content:
         then["precision"] = content["computed_in"]
     now = {"config": config, "versions": versions, "hardware": hardware}
+    metrics = content.get("metrics")
+    if isinstance(metrics, dict) and "oracle_abs_train_D_e" not in metrics:
+        now["metrics"] = {k: v for k, v in metrics.items() if k != "tug_of_war"}
     return {**then, **content, **now}
 
 

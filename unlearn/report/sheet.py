@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from scipy.stats import t
+
 from unlearn.config.tables import Table, load_table
 from unlearn.report import origins
 from unlearn.report.match import Filled, fill
@@ -38,11 +40,13 @@ class Value:
         mean: over seeds.
         std: what stands after the ±, if anything.
         by_seed: the seeds' own values.
+        interval: what stands in the place of the ±, the ends of a 95 % t-interval over seeds.
     """
 
     mean: float
     std: float | None
     by_seed: tuple[tuple[int | None, float], ...]
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,20 @@ def summary(runs: Sequence[Run], key: str) -> Value | None:
         std = kind.factor * fmean(spreads) if spreads else None
     else:
         std = stdev(values) if len(values) > 1 else None
-    return Value(fmean(values), std, by_seed)
+    interval = t_interval(values) if kind.interval and len(values) > 1 else None
+    return Value(fmean(values), std, by_seed, interval)
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """The ends of Student's interval for the mean of two or more values.
+
+    Example:
+        >>> low, high = t_interval([0.8, 0.9, 1.0])
+        >>> round(low, 3), round(high, 3)
+        (0.652, 1.148)
+    """
+    half = float(t.ppf((1 + level) / 2, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return fmean(values) - half, fmean(values) + half
 
 
 def _entry(

@@ -25,11 +25,13 @@ TEX = {
 
 
 def ours(entry: Entry) -> str:
-    """``96.6 ± 0.7 (3)``."""
+    """``96.6 ± 0.7 (3)``; with an interval ``0.951 [0.902, 1.000] (3)``."""
     if entry.value is None:
         return ""
     d, value = entry.decimals, entry.value
     std = "" if value.std is None else f" ± {value.std:.{d}f}"
+    if value.interval is not None:
+        std = f" [{value.interval[0]:.{d}f}, {value.interval[1]:.{d}f}]"
     return f"{value.mean:.{d}f}{std} ({len(value.by_seed)})"
 
 

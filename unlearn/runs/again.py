@@ -1,8 +1,9 @@
-"""Measure finished runs again from their saved weights; nothing is trained.
+"""Measure finished runs again from their saved weights; no run is repeated.
 
 For a measure that was added, or an evaluation that was changed, after the runs had finished. The
 distances to the oracles are brought up to date too. What the runs say of the original model
-(original_D_r, original_D_e) stays.
+(original_D_r, original_D_e) stays. Some measures train networks of their own and are computed
+only if --only names them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ from unlearn.data import SOURCES
 from unlearn.engine.device import pick_device, share_threads
 from unlearn.engine.store import hash_of
 from unlearn.errors import UserError, choices
-from unlearn.evaluation import MEASURES, VERSION, evaluate
+from unlearn.evaluation import MEASURES, ON_REQUEST, VERSION, evaluate
+from unlearn.evaluation.references import NUMBER
 from unlearn.program import BAD_INPUT, complain, program, tell
+from unlearn.runs.others import Company
 from unlearn.runs.record import Record
 from unlearn.runs.run import Run, network_for
+from unlearn.runs.tracking import tracker
 from unlearn.scenarios import Task, load_task
 
 log = logging.getLogger(__name__)
@@ -44,15 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     only = None if given.only is None else [word for word in given.only if "=" not in word]
     try:
         places = parse_places([*given.places, *(w for w in given.only or () if "=" in w)])
+        known = [*MEASURES, *ON_REQUEST]
         for name in only or ():
-            if name not in MEASURES.list():
-                raise choices("--only", name, MEASURES.list())
+            if name not in known:
+                raise choices("--only", name, known)
+        if given.references < 2 or given.references % 2:
+            raise UserError("--references", f"{given.references} is not an even number from 2")
         folders = finished_folders(given.runs or [Path("outputs/runs")])
     except UserError as error:
         complain(str(error))
         return BAD_INPUT
     share_threads(places.pop("threads", None), 1)
-    done = Progress(places, only, given.stale)
+    done = Progress(places, only, given.stale, company=Company(given.references))
     done.measure_all(folders)
     print(f"{done.measured} of {len(folders)} runs measured, {done.failed} failed", file=sys.stderr)
     return int(done.failed > 0)
@@ -104,10 +111,11 @@ class Progress:
 
     Attributes:
         places: settings that say where things are.
-        only: names of measures; None is all that are registered.
+        only: names of measures; None is all that do not have to be named.
         stale: leave out the runs whose numbers are up to date.
         measured: how many have new numbers.
         failed: how many could not be measured.
+        company: what the runs are compared with.
     """
 
     places: dict[str, Any]
@@ -115,6 +123,7 @@ class Progress:
     stale: bool = False
     measured: int = 0
     failed: int = 0
+    company: Company = field(default_factory=Company)
     _task: tuple[str, Task] | None = None
 
     def measure_all(self, folders: Sequence[Path]) -> None:
@@ -136,6 +145,7 @@ class Progress:
         for run in compared:
             try:
                 run.finished()  # its oracle may have been measured after it
+                show(run)
             except (UserError, OSError) as error:
                 self.complain(run.folder, str(error))
 
@@ -168,7 +178,8 @@ class Progress:
             model.load_state_dict(run.weights(record.weights))
         except RuntimeError as error:
             raise UserError("model", f"the weights do not fit it ({error})") from error
-        seen = evaluate(model.to(device).eval(), task, run.seed, self.only)
+        others = self.company.of(run, record, task)
+        seen = evaluate(model.to(device).eval(), task, run.seed, self.only, others)
         record.metrics.update(seen.metrics)
         record.measures = sorted({*record.measures, *seen.measures})
         if self.only is None:
@@ -211,6 +222,14 @@ def found(folder: Path, places: dict[str, Any]) -> tuple[Run, Record]:
     if folder.absolute().parents[2].name == "runs":  # where its oracle is looked for
         cfg.output_dir = str(folder.absolute().parents[3])
     return Run(cfg, folder), record
+
+
+def show(run: Run) -> None:
+    """Show a run's numbers of now by its loggers."""
+    record = Record.read(run.folder)
+    if run.cfg.logger and record is not None:
+        with tracker(run.cfg, run.folder, record.config_hash) as track:
+            track.again(record)
 
 
 def checked(run: Run) -> Record:
@@ -266,7 +285,15 @@ def _parser() -> argparse.ArgumentParser:
         "--only",
         nargs="+",
         metavar="MEASURE",
-        help=f"only these measures, of {', '.join(MEASURES)} [all]",
+        help=f"only these measures, of {', '.join(MEASURES)} [these]; "
+        f"or {', '.join(ON_REQUEST)}, which train networks",
+    )
+    parser.add_argument(
+        "--references",
+        type=int,
+        default=NUMBER,
+        metavar="NUMBER",
+        help=f"reference models of rmia, trained once and kept in the store [{NUMBER}]",
     )
     parser.add_argument(
         "places",

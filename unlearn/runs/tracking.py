@@ -217,6 +217,10 @@ class Tracker(Logger):
         self._each(lambda shown: shown.pictures(last))
         self._each(lambda shown: shown.result(record))
 
+    def again(self, record: Record) -> None:
+        """Show the result of a finished run once more, after it was measured again."""
+        self._each(lambda shown: shown.result(record))
+
     def close(self, failed: bool) -> None:
         """End of the run, for every logger."""
         self._each(lambda shown: shown.close(failed))
@@ -299,6 +303,7 @@ def flat(record: Record) -> dict[str, float]:
         "target_like": record.target_like,
         "samples": record.samples,
         "threshold": record.threshold,
+        "is_oracle": record.method == "oracle",
     }
     return {k: float(v) for k, v in found.items() if v is not None}
 
@@ -307,10 +312,17 @@ def rows(record: Record) -> list[list[Any]]:
     """The unlearned model against the original, one row a metric, under ``COLUMNS``."""
     run = [record.scenario, record.method, record.intention or ""]
     return [
-        [*run, name, record.metrics.get(f"original_{name}"), value]
+        [*run, name, record.metrics.get(before(name)), value]
         for name, value in record.metrics.items()
-        if not name.startswith("original_")
+        if not name.startswith(("original_", "answers_before_"))
     ]
+
+
+def before(name: str) -> str:
+    """The metric of the original that goes with one of the unlearned model."""
+    if name.startswith("answers_after_"):
+        return name.replace("_after_", "_before_", 1)
+    return f"original_{name}"
 
 
 def _left_out(name: str, error: Exception) -> None:
