@@ -22,6 +22,8 @@ except ImportError:
     gr = Middleware = None
 
 HOST = HOSTS[0]
+# Every hour the server removes files older than a day that nobody asked for.
+CACHE = (3600, 86400)
 # Seconds between two looks at a job.
 LOOK = 0.4
 WORDS = {
@@ -64,7 +66,9 @@ class Page:
         Returns:
             Gradio's ``Blocks``.
         """
-        with gr.Blocks(title="Few-shot unlearning", analytics_enabled=False) as blocks:
+        with gr.Blocks(
+            title="Few-shot unlearning", analytics_enabled=False, delete_cache=CACHE
+        ) as blocks:
             gr.Markdown("# Few-shot unlearning")
             gr.HTML(views.heading(self.desk))
             self._ask()
@@ -121,7 +125,6 @@ class Page:
                 self.forth = gr.Button("Farther", size="sm", elem_id="forth")
                 self.reset = gr.Button("As found by itself", size="sm", elem_id="reset")
             self.at = gr.State(0)
-            gr.Markdown("Click a sample to take it in or out.")
 
     def _repair(self) -> None:
         with gr.Column(visible=False) as self.repairing:
@@ -204,12 +207,13 @@ class Page:
         made = session.made
         if made is None:
             return {self.samples: ""}
-        at = max(0, min(at, views.pages(made.split) - 1))
+        number = views.pages(made.split)
+        at = max(0, min(at, number - 1))
         return {
             self.samples: views.samples(made.split, at),
             self.at: at,
-            self.back: gr.update(interactive=at > 0),
-            self.forth: gr.update(interactive=at + 1 < views.pages(made.split)),
+            self.back: gr.update(visible=number > 1, interactive=at > 0),
+            self.forth: gr.update(visible=number > 1, interactive=at + 1 < number),
             self.outcome: text(views.outcome(session)),
         }
 
@@ -221,7 +225,7 @@ class Page:
         split = made.split
         low, high, step = split.range
         slider = gr.update(
-            minimum=low, maximum=high, step=step, value=split.threshold,
+            minimum=low, maximum=high, step=step, value=split.shown,
             interactive=split.movable,
         )  # fmt: skip
         shown = self.pages(session, views.page_of_boundary(split))
@@ -330,7 +334,7 @@ class Page:
         session.made.split.reset()
         split = session.made.split
         return {
-            self.threshold: split.threshold,
+            self.threshold: split.shown,
             **self.pages(session, views.page_of_boundary(split)),
         }
 

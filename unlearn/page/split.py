@@ -42,12 +42,17 @@ class Split:
         if not self.order:
             return 0.0, 1.0, 0.01
         distances = self.proxy.distances[self.order]
-        low = min(float(distances.min()), self.automatic)
-        high = max(float(distances.max()), self.automatic)
+        low, high = float(distances.min()), float(distances.max())
         step = 10.0 ** math.floor(math.log10(max(high - low, 1e-4) / 100))
         digits = max(0, -math.floor(math.log10(step)))
         low, high = (math.floor(low / step) - 1) * step, (math.ceil(high / step) + 1) * step
         return round(low, digits), round(high, digits), round(step, digits)
+
+    @property
+    def shown(self) -> float:
+        """The threshold, or the end of its ``range`` that it lies beyond."""
+        low, high, _ = self.range
+        return min(max(self.threshold, low), high)
 
     def target_like(self) -> Tensor:
         """(n,) bool, D~_e as it is now."""

@@ -34,12 +34,12 @@ STAGES = {
 }
 CSS = """
 .gradio-container { max-width: 1080px !important; margin: auto !important; }
-.tiles { display: flex; flex-wrap: wrap; gap: 6px; }
+.tiles { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-start; }
 .tiles img, .strip img { image-rendering: pixelated; display: block; }
 .tiles figure { margin: 0; width: 76px; text-align: center; font-size: 12px; line-height: 1.3; }
 .tiles figure img { width: 76px; height: 76px; object-fit: contain; border-radius: 4px; }
 .tiles figcaption { overflow-wrap: anywhere; }
-.tiles button { padding: 2px; border: 2px solid transparent; border-radius: 4px;
+.tiles button { padding: 2px; margin: 0 !important; border: 2px solid transparent; border-radius: 4px;
   background: none; cursor: pointer; position: relative; }
 .tiles button img { width: 50px; height: 50px; object-fit: contain; }
 .tiles button.in { border-color: #d92626; }
@@ -124,7 +124,7 @@ def progress(session: Session, job: Job | None) -> str:
     share = job.step / job.steps if job.steps else 0.0
     if job.steps:
         said += f", step {job.step} of {job.steps}"
-    if job.left is not None:
+    if job.left is not None and job.left > 2:
         said += f", about {duration_in_words(job.left)} left"
     bar = f'<div class="bar"><div style="width: {100 * share:.1f}%"></div></div>'
     return f'<p class="note" id="progress">{said}</p>{bar}'
@@ -196,7 +196,8 @@ def samples(split: Split, page: int) -> str:
     said = f"<b>{share_in(like)}</b> are like yours (framed in red); the others are kept."
     if split.order:
         said += f" Shown: {first + 1} to {first + len(shown)} of the {len(split.order)} samples "
-        said += "that the model calls by your label, the nearest first."
+        said += "that the model calls by your label, the nearest first. Click one to take it in or "
+        said += "out."
     else:
         said += " The model calls no sample by your label."
     if split.chosen:
