@@ -28,6 +28,7 @@ SLOW = {
     "test_forget",
     "test_gpu",
     "test_installed",
+    "test_page_browser",
     "test_signals",
     "test_standins",
     "test_batches_of_one",

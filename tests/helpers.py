@@ -462,3 +462,21 @@ class ByHand:
             decayed = p.grad + self.cfg.weight_decay * p.detach()
             self.velocity[name] = self.cfg.momentum * self.velocity[name] + decayed
             p.data -= self.cfg.lr * self.velocity[name]
+
+
+# --- the page
+
+PAGE_SHAPE = (1, 8, 8)
+
+
+def desk_for(network: nn.Module, configs: dict[str, Any], folder: Path, names: list[str]) -> Any:
+    """A desk for a network of images of ``PAGE_SHAPE``, with its store beside its files."""
+    from unlearn.models import Loaded
+    from unlearn.page.desk import Desk, StateWeights
+
+    (folder / "page" / "uploads").mkdir(parents=True)
+    size = (PAGE_SHAPE[1], PAGE_SHAPE[2])
+    weights = StateWeights("mine.safetensors")
+    loaded = Loaded(network, weights, 1, size, None, len(names), names, "a test's")
+    own = {n: replace(c, output_dir=str(folder / "out")) for n, c in configs.items()}
+    return Desk(own, "neg", torch.device("cpu"), loaded, names, folder / "page")

@@ -146,12 +146,12 @@ RUNS = [
 
 def test_commands_are_found() -> None:
     assert len(RUNS) > 40
-    assert {"report", "plan", "evaluate", "dashboard"} <= {words[0] for words in RUNS}
+    assert {"report", "plan", "evaluate", "dashboard", "page"} <= {words[0] for words in RUNS}
 
 
 @pytest.mark.parametrize("words", RUNS, ids=" ".join)
 def test_commands_are_understood(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    if words[0] in ("report", "evaluate", "dashboard"):
+    if words[0] in ("report", "evaluate", "dashboard", "page"):
         with pytest.raises(SystemExit) as end:
             cli.main([words[0], "--help"])
         assert end.value.code == 0

@@ -194,6 +194,7 @@ LAYERS = [
     ["repair"],
     ["pipeline"],
     ["report"],
+    ["page"],
     ["cli", "__main__"],
 ]
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

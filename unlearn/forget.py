@@ -19,7 +19,16 @@ from unlearn.engine.stages import Computed, Stage, Stages
 from unlearn.engine.store import Entry, Store
 from unlearn.engine.watch import Watch
 from unlearn.errors import UserError
-from unlearn.filtration import Filtration, FiltrationConfig, Proxy
+from unlearn.filtration import (
+    ByHand,
+    Filter,
+    Filtration,
+    FiltrationConfig,
+    Marks,
+    Proxy,
+    check_parts,
+    marks_of,
+)
 from unlearn.inversion import AnyGenerator, Inversion, InversionConfig
 from unlearn.methods import METHODS, Method, MethodStage
 from unlearn.models.adapt import plainly
@@ -85,6 +94,7 @@ class Result:
         proxy: the samples that stood in for the training data, with their split, on the CPU; None
             for another method.
         threshold: the distance t_f below which samples are target-like; None for another method.
+            If they were chosen by hand, what it would have been.
         history: losses over the steps of ``inversion`` and ``relearning``, or of another method.
         seconds: duration of each stage, as first computed.
         generator: the trained generator, in eval mode; None if something else stood in for D~_r.
@@ -124,6 +134,7 @@ def forget(
     logger: Logger | None = None,
     progress: bool = False,
     watch: Watch | None = None,
+    target_like: Marks | None = None,
 ) -> Result:
     """Unlearn what a few images show, without training data (Sections 3 and 4).
 
@@ -152,6 +163,9 @@ def forget(
         progress: show the stages' progress on standard error.
         watch: images whose predictions are counted after every epoch of relearning, for
             ``Result.predictions``.
+        target_like: which of the samples are like the shots, (n,) of bools, in place of those
+            nearer than the threshold: the ``proxy.target_like`` of an earlier call, changed by
+            hand. With the same store only relearning is computed anew.
 
     Raises:
         UserError: if an argument cannot be.
@@ -175,6 +189,8 @@ def forget(
         intention = chosen.intention(intention)
     if chosen.method is not None:
         chosen.method.check(intention)
+        if target_like is not None:
+            raise UserError("target_like", f"{chosen.method.name} makes no samples")
     interface = Interface(penultimate, normalize)
     with plainly(model):
         problem = Problem.of(
@@ -186,11 +202,33 @@ def forget(
         computed = Computed.here(problem.device, chosen.precision)
         kept = Store(Path(store)) if store is not None else None
         stages = Stages(problem.key, computed, kept)
-        return few_shot_unlearn(problem, intention, chosen, fit, stages)
+        return few_shot_unlearn(problem, intention, chosen, fit, stages, target_like)
+
+
+@dataclass
+class Sampled:
+    """What stands in for the training data.
+
+    Attributes:
+        proxy: the samples and their split, on the CPU.
+        generator: that made them, in eval mode; None if something else did.
+        sampler: makes more of them; None if that cannot be.
+        history: losses over the steps of ``inversion``.
+    """
+
+    proxy: Proxy
+    generator: AnyGenerator | None
+    sampler: Filter | None
+    history: dict[str, list[dict[str, float]]]
 
 
 def few_shot_unlearn(
-    problem: Problem, intention: Intention, settings: Settings, fit: Fit, stages: Stages
+    problem: Problem,
+    intention: Intention,
+    settings: Settings,
+    fit: Fit,
+    stages: Stages,
+    target_like: Marks | None = None,
 ) -> Result:
     """Inversion, filtration, relearning (Section 4): the whole method; or another one.
 
@@ -198,51 +236,83 @@ def few_shot_unlearn(
     """
     fit.precision.check(problem.device)
     problem.warn()
-
-    def run(stage: Stage, make: Callable[[], Entry]) -> Entry:
-        with seeded_init(problem.seed, stage.name):  # for models that draw in eval mode
-            return stages.run(stage, make)
-
     if settings.method is not None:
-        if len(problem.targets) > 1:
-            raise UserError("labels", f"{settings.method.name} takes shots of one label")
-        only = MethodStage(settings.method, intention, problem.correct)
-        return by_method(problem, run(only, lambda: only.make(problem, fit)), stages)
-    history: dict[str, list[dict[str, float]]] = {}
-    generator = sampler = None
-    if settings.proxy is not None:
-        standin = StandInStage(settings.proxy, settings.filtration)
-        tensors, _ = run(standin, lambda: standin.make(problem))
-    else:
-        inversion, filtration = Inversion(settings.inversion), Filtration(settings.filtration)
-        state, inverted = run(inversion, lambda: inversion.make(problem, fit))
-        trained = generator = inversion.generator(problem, state)
-        tensors, _ = run(filtration, lambda: filtration.make(problem, trained))
-        sampler = filtration.sampler(problem, generator)
-        history["inversion"] = inverted["history"]
-    proxy = Proxy(**tensors)
-
+        return by_method(problem, intention, settings.method, fit, stages)
+    made = sample(problem, settings, fit, stages)
+    proxy = made.proxy
+    if target_like is not None:
+        proxy = by_hand(problem, settings, proxy, target_like, stages)
+    elif settings.proxy is None:
+        check_parts(proxy, problem.targets)
     relearning = Relearning(settings.relearning, intention, problem.corrects, fit.watch)
-    state, relearned = run(relearning, lambda: relearning.make(problem, proxy, sampler, fit))
+    state, relearned = run(
+        problem, stages, relearning, lambda: relearning.make(problem, proxy, made.sampler, fit)
+    )
     predictions = relearned.get("predictions")
     return Result(
         problem.repaired(state),
         proxy,
         float(proxy.threshold),
-        {**history, "relearning": relearned["history"]},
+        {**made.history, "relearning": relearned["history"]},
         stages.seconds,
-        generator,
+        made.generator,
         {} if predictions is None else {"relearning": predictions},
         stages.keys,
         stages.versions,
     )
 
 
-def by_method(problem: Problem, made: Entry, stages: Stages) -> Result:
-    """What another method made."""
-    (name,) = list(stages.keys)[-1:]
-    state, remark = made
-    chosen = remark["chosen"]
+def run(problem: Problem, stages: Stages, stage: Stage, make: Callable[[], Entry]) -> Entry:
+    """A stage's tensors and remark, from the store or made."""
+    with seeded_init(problem.seed, stage.name):  # for models that draw in eval mode
+        return stages.run(stage, make)
+
+
+def sample(problem: Problem, settings: Settings, fit: Fit, stages: Stages) -> Sampled:
+    """Inversion and filtration, or what stands in for both; however the samples are split.
+
+    Raises:
+        NotSeparable: if no sample passes the refinement.
+    """
+    if settings.proxy is not None:
+        standin = StandInStage(settings.proxy, settings.filtration)
+        tensors, _ = run(problem, stages, standin, lambda: standin.make(problem))
+        return Sampled(Proxy(**tensors), None, None, {})
+    inversion, filtration = Inversion(settings.inversion), Filtration(settings.filtration)
+    state, inverted = run(problem, stages, inversion, lambda: inversion.make(problem, fit))
+    generator = inversion.generator(problem, state)
+    tensors, _ = run(problem, stages, filtration, lambda: filtration.make(problem, generator))
+    sampler = filtration.sampler(problem, generator)
+    return Sampled(Proxy(**tensors), generator, sampler, {"inversion": inverted["history"]})
+
+
+def by_hand(
+    problem: Problem, settings: Settings, proxy: Proxy, target_like: Marks, stages: Stages
+) -> Proxy:
+    """The proxy with the split that somebody chose; as it is if it is split so already.
+
+    Raises:
+        UserError: if the marks are not of these samples, or there is nothing to split.
+    """
+    if settings.proxy is not None:
+        raise UserError("target_like", f"proxy={settings.proxy.name} makes no target-like samples")
+    marks = marks_of(target_like, len(proxy.target_like))
+    if bool((marks == proxy.target_like).all()):
+        return proxy
+    stage = ByHand(settings.filtration, marks)
+    tensors, _ = run(problem, stages, stage, lambda: stage.make(problem, proxy))
+    return Proxy(**tensors)
+
+
+def by_method(
+    problem: Problem, intention: Intention, method: Method, fit: Fit, stages: Stages
+) -> Result:
+    """What another method makes."""
+    if len(problem.targets) > 1:
+        raise UserError("labels", f"{method.name} takes shots of one label")
+    only = MethodStage(method, intention, problem.correct)
+    state, remark = run(problem, stages, only, lambda: only.make(problem, fit))
+    name, chosen = only.name, remark["chosen"]
     history = {name: remark["history"], f"{name}_lr": rates(chosen.get("tried", []))}
     return Result(
         problem.repaired(state),

@@ -99,8 +99,7 @@ class Job:
 
     def stages(self, root: object) -> Stages:
         """Stages in the store of ``output_dir``; the first one builds on ``root``."""
-        computed = Computed.here(self.device, self.cfg.networks)
-        return Stages(root, computed, Store(Path(self.cfg.output_dir) / "store"))
+        return stages_on(root, self.cfg, self.device)
 
     def compute(self) -> Record:
         """All of it: the original, the method, the measures, and what is left on the disk."""
@@ -132,21 +131,7 @@ class Job:
 
     def original(self) -> tuple[Classifier, Made]:
         """f_o in eval mode: one's own checkpoint, or trained, or from the store."""
-        cfg, task = self.cfg, self.task
-        training = Training(cfg.training, cfg.model, cfg.augment, self.fit.watch)
-        with seeded_init(cfg.training.seed, "original"):
-            model = network_for(cfg, task)
-        if cfg.model.file is not None:
-            load_checkpoint(model, cfg.model.file)
-            model.to(self.device).eval()
-            return model, Made(model, {"training": []}, {})
-        stages = self.stages({"data": fingerprint({"x": task.train.x, "y": task.train.y})})
-        make = lambda: training.make(model, task.train, self.device, self.fit)  # noqa: E731
-        state, remark = stages.run(training, make)
-        model.load_state_dict(state)
-        model.to(self.device).eval()
-        seen = {"training": remark["predictions"]} if "predictions" in remark else {}
-        return model, Made(model, {"training": remark["history"]}, made_by(stages), seen)
+        return original_model(self.cfg, self.task, self.device, self.fit)
 
     def few_shot(self, original: Classifier) -> Made:
         """Ours, or a method that is handed the same: model, shots and intention, and no data."""
@@ -258,3 +243,29 @@ class Job:
         given = self.shots.images if limited else task.train.x[task.forget].float() / 255
         overview = pictures.draw_overview(given, made.proxy, task.test.x[chosen], *texts)
         pictures.save(overview, folder / "overview.png")
+
+
+def stages_on(root: object, cfg: Config, device: torch.device) -> Stages:
+    """Stages in the store of ``output_dir``; the first one builds on ``root``."""
+    computed = Computed.here(device, cfg.networks)
+    return Stages(root, computed, Store(Path(cfg.output_dir) / "store"))
+
+
+def original_model(
+    cfg: Config, task: Task, device: torch.device, fit: Fit
+) -> tuple[Classifier, Made]:
+    """f_o in eval mode: one's own checkpoint, or trained, or from the store."""
+    training = Training(cfg.training, cfg.model, cfg.augment, fit.watch)
+    with seeded_init(cfg.training.seed, "original"):
+        model = network_for(cfg, task)
+    if cfg.model.file is not None:
+        load_checkpoint(model, cfg.model.file)
+        model.to(device).eval()
+        return model, Made(model, {"training": []}, {})
+    root = {"data": fingerprint({"x": task.train.x, "y": task.train.y})}
+    stages = stages_on(root, cfg, device)
+    state, remark = stages.run(training, lambda: training.make(model, task.train, device, fit))
+    model.load_state_dict(state)
+    model.to(device).eval()
+    seen = {"training": remark["predictions"]} if "predictions" in remark else {}
+    return model, Made(model, {"training": remark["history"]}, made_by(stages), seen)

@@ -15,6 +15,7 @@ COMMANDS = {
     "report": "unlearn.report.__main__",
     "dashboard": "unlearn.report.dashboard",
     "evaluate": "unlearn.runs.again",
+    "page": "unlearn.page.command",
 }
 
 NOISY = (

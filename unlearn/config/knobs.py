@@ -95,6 +95,7 @@ def _commands() -> list[str]:
         "report ...": "the paper's tables and figures from finished runs",
         "evaluate ...": "finished runs measured again from their saved weights",
         "dashboard ...": "the W&B dashboard of a table's runs",
+        "page ...": "a page in the browser: drop images, choose samples, get the repaired model",
     }
     start = program()
     lines = [f"  {start} {form:<24} {what}" for form, what in forms.items()]

@@ -1,5 +1,6 @@
 """Filtration (Section 4.2): refining the generated samples and finding the target-like ones."""
 
+from unlearn.filtration.by_hand import ByHand, Marks, marks_of
 from unlearn.filtration.filtrate import (
     Filter,
     Filtration,
@@ -7,17 +8,22 @@ from unlearn.filtration.filtrate import (
     NotSeparable,
     Proxy,
     among,
+    check_parts,
     filtrate,
     split,
 )
 
 __all__ = [
+    "ByHand",
     "Filter",
     "Filtration",
     "FiltrationConfig",
+    "Marks",
     "NotSeparable",
     "Proxy",
     "among",
+    "check_parts",
     "filtrate",
+    "marks_of",
     "split",
 ]

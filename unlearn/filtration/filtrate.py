@@ -200,12 +200,12 @@ class Filtration(Stage):
         return asdict(self.cfg)
 
     def make(self, problem: Problem, generator: AnyGenerator) -> Entry:
-        """Filtrate.
+        """Filtrate. Samples that cannot be split are kept too: ``check_parts`` refuses them.
 
         Raises:
-            NotSeparable: as ``filtrate``.
+            NotSeparable: if nothing passes the refinement.
         """
-        return filtrate(self.cfg, problem, generator).tensors(), {}
+        return refined(self.cfg, problem, generator).tensors(), {}
 
     def sampler(self, problem: Problem, generator: AnyGenerator) -> Filter:
         """Makes more samples, refined in the same way, for fresh ones while relearning."""
@@ -213,7 +213,6 @@ class Filtration(Stage):
         return Filter(self.cfg, generator, problem.probe(), problem.augment, rng)
 
 
-@torch.no_grad()
 def filtrate(cfg: FiltrationConfig, problem: Problem, generator: AnyGenerator) -> Proxy:
     """Sample the generator, refine, and split by distance to D_e.
 
@@ -222,6 +221,18 @@ def filtrate(cfg: FiltrationConfig, problem: Problem, generator: AnyGenerator) -
 
     Raises:
         NotSeparable: if nothing passes the refinement, or nothing or everything is target-like.
+    """
+    proxy = refined(cfg, problem, generator)
+    check_parts(proxy, problem.targets)
+    return proxy
+
+
+@torch.no_grad()
+def refined(cfg: FiltrationConfig, problem: Problem, generator: AnyGenerator) -> Proxy:
+    """As ``filtrate``, whatever the split is.
+
+    Raises:
+        NotSeparable: if nothing passes the refinement.
     """
     targets, device = problem.targets, problem.device
     rng = seeded(problem.seed, "filtration", device=device)
@@ -238,7 +249,7 @@ def filtrate(cfg: FiltrationConfig, problem: Problem, generator: AnyGenerator) -
     target_like, dropped = split(cfg, distances, p.cpu(), plus, t_f, targets)
     for target in targets:
         dropped |= surplus(cfg, distances, ~target_like & ~dropped, conditions, target)
-    proxy = Proxy(
+    return Proxy(
         images.cpu(),
         p.cpu(),
         conditions,
@@ -250,8 +261,6 @@ def filtrate(cfg: FiltrationConfig, problem: Problem, generator: AnyGenerator) -
         bandwidths,
         torch.tensor(cfg.whole_class),
     )
-    _check_parts(proxy, targets)
-    return proxy
 
 
 class Measured(NamedTuple):
@@ -315,8 +324,12 @@ def _distances(
     return distances, within, bandwidths.cpu()
 
 
-def _check_parts(proxy: Proxy, targets: Sequence[int]) -> None:
-    """Refuse a proxy of which nothing, or everything, is like the shots of a label."""
+def check_parts(proxy: Proxy, targets: Sequence[int]) -> None:
+    """Refuse a proxy of which nothing, or everything, is like the shots of a label.
+
+    Raises:
+        NotSeparable: with the proxy.
+    """
     answers, distances = proxy.probabilities.argmax(-1), proxy.distances
     found = [int(proxy.target_like[answers == t].sum()) for t in targets]
     if all(found) and proxy.retained.any():

@@ -174,6 +174,14 @@ class Own(Scenario):
         said = _in_words(classes, known, targets, corrects, groups)
         return OwnTask(classes, shots, labels, correct, test, forget, forget_labels, said)
 
+    def class_names(self, model: Loaded) -> list[str]:
+        """Names of the model's classes; their numbers where no names are known.
+
+        Raises:
+            UserError: if they are not as many as the model answers.
+        """
+        return self._classes(model)[0]
+
     def _classes(self, model: Loaded) -> tuple[list[str], str]:
         """Names of the model's classes, and where they are from."""
         names = self.names()
