@@ -15,7 +15,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.helpers import TINY, ByHand, Runs, clear_cut, errors, problem_of, small_net, sure_problem
+from tests.helpers import (
+    OWN,
+    TINY,
+    ByHand,
+    Runs,
+    clear_cut,
+    digits,
+    drilled,
+    errors,
+    problem_of,
+    small_net,
+    sure_problem,
+    write_images,
+)
 from unlearn import UserError, forget
 from unlearn.config.checks import check
 from unlearn.config.compose import resolve
@@ -615,6 +628,34 @@ def test_a_run(cli: Cli, tmp_path: Path) -> None:
     assert status == 0, errors(err)
     assert "finished" in out
     assert "to do" in out
+
+
+NET = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 4))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_of_ones_own_model(cli: Cli, tmp_path: Path) -> None:
+    x, y = digits(6)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 4))
+    torch.save(drilled(model, x, y, 1e-2).state_dict(), "mine.pt")
+    write_images(Path("wrong"), x[y == 2])
+    Path("net_of_mine.py").write_text(NET)
+    words = ["model=python", "model.factory=net_of_mine:build", "model.checkpoint=mine.pt"]
+    words += ["model.image_size=28", "model.mean=0", "model.std=1", "scenario.label=2"]
+    status, out, err = cli(*OWN, *words, "scenario.shots=wrong", "baseline=delete")
+    assert status == 0, err
+    record = json.loads(Path(out.split()[-1]).read_text())
+    assert (record["method"], record["shots"]) == ("delete", 6)
+    assert record["chosen"]["reached"]  # its training images are 6: they can all be mislabelled
+    assert record["metrics"]["target_on_shots"] == 0
+    model.load_state_dict(torch.load(Path(out.split()[-1]).parent / "mine.pt"))
+    with torch.no_grad():
+        assert (model(x[y == 2]).argmax(-1) != 2).all()
 
 
 def test_the_plan_of_a_table_is_that_of_its_sweep(cli: Cli) -> None:
