@@ -39,8 +39,8 @@ CSS = """
 .tiles figure { margin: 0; width: 76px; text-align: center; font-size: 12px; line-height: 1.3; }
 .tiles figure img { width: 76px; height: 76px; object-fit: contain; border-radius: 4px; }
 .tiles figcaption { overflow-wrap: anywhere; }
-.tiles button { padding: 2px; margin: 0 !important; border: 2px solid transparent; border-radius: 4px;
-  background: none; cursor: pointer; position: relative; }
+.tiles button { padding: 2px; margin: 0 !important; border: 2px solid transparent;
+  border-radius: 4px; background: none; cursor: pointer; position: relative; }
 .tiles button img { width: 50px; height: 50px; object-fit: contain; }
 .tiles button.in { border-color: #d92626; }
 .tiles button.hand::after { content: ""; position: absolute; right: 1px; top: 1px; width: 10px;
