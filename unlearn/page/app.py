@@ -254,7 +254,8 @@ class Page:
         try:
             choice = session.take_example()
         except UserError as error:
-            raise gr.Error(str(error)) from error
+            yield {self.refused: trouble(error)}
+            return
         yield {
             **self.view(session),
             self.label: choice.label,
@@ -276,14 +277,18 @@ class Page:
         try:
             session.clear()
         except UserError as error:
-            raise gr.Error(str(error)) from error
+            return {self.refused: trouble(error)}
         return {**self.view(session), self.refused: text(""), self.label: None}
 
     def on_make(
         self, label: int | None, intention: str, correct: int | None, request: gr.Request
     ) -> Iterator[Update]:
         session = self.session(request)
-        job = begun(lambda: session.make_samples(chosen(label, intention, correct)))
+        try:
+            job = session.make_samples(chosen(label, intention, correct))
+        except UserError as error:
+            yield {self.progress: trouble(error)}
+            return
         yield from self.follow(session, job)
         if job.error is None:
             yield self.split(session)
@@ -292,9 +297,12 @@ class Page:
         self, label: int | None, intention: str, correct: int | None, request: gr.Request
     ) -> Iterator[Update]:
         session = self.session(request)
-        yield from self.follow(
-            session, begun(lambda: session.relearn(chosen(label, intention, correct)))
-        )
+        try:
+            job = session.relearn(chosen(label, intention, correct))
+        except UserError as error:
+            yield {self.relearning: trouble(error)}
+            return
+        yield from self.follow(session, job)
 
     def on_stop(self, request: gr.Request) -> None:
         self.session(request).stop()
@@ -352,12 +360,9 @@ def chosen(label: int | None, intention: str, correct: int | None) -> Choice:
     return Choice(int(label), intention, None if correct is None else int(correct))
 
 
-def begun(start: Callable[[], Job]) -> Job:
-    """A job that was begun, or a message on the page."""
-    try:
-        return start()
-    except UserError as error:
-        raise gr.Error(str(error), duration=8) from error
+def trouble(error: UserError) -> Any:
+    """What cannot be done, on the page."""
+    return text(views.refusals([str(error)]))
 
 
 def said(add: Callable[[], list[str]]) -> list[str]:

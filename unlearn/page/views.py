@@ -33,7 +33,7 @@ STAGES = {
     "answers": "asking the model",
 }
 CSS = """
-.gradio-container { max-width: 1080px !important; margin: auto !important; }
+.gradio-container { width: 100% !important; max-width: 1080px !important; margin: auto !important; }
 .tiles { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-start; }
 .tiles img, .strip img { image-rendering: pixelated; display: block; }
 .tiles figure { margin: 0; width: 76px; text-align: center; font-size: 12px; line-height: 1.3; }
