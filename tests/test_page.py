@@ -74,6 +74,7 @@ def finished(job: Job) -> Job:
     return job
 
 
+@pytest.mark.slow
 def test_from_images_to_weights(desk: Desk, network: nn.Module, tmp_path: Path) -> None:
     shots, _ = shots_of(*PAGE_SHAPE)
     tests, _ = quadrants(8, *PAGE_SHAPE)
@@ -121,6 +122,7 @@ def test_from_images_to_weights(desk: Desk, network: nn.Module, tmp_path: Path) 
     assert not list(desk.uploads.rglob("*.png"))
 
 
+@pytest.mark.slow
 def test_a_closed_tab_loses_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     shots, _ = shots_of(*PAGE_SHAPE)
     first, second = Session(desk), Session(desk)
@@ -170,6 +172,7 @@ def test_the_split_moves_without_any_model(desk: Desk, monkeypatch: pytest.Monke
     assert torch.equal(split.target_like(), split.proxy.target_like)
 
 
+@pytest.mark.slow
 def test_marks_by_hand_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, (shots, labels) = taught(small_net(), *PAGE_SHAPE), shots_of(*PAGE_SHAPE)
     none = tiny()

@@ -43,14 +43,14 @@ WAIT = 300_000  # milliseconds, for a machine with other work
 def address(tmp_path: Path) -> Iterator[str]:
     """Where the page of a small network is served; its uploads are in ``page/uploads``."""
     pytest.importorskip("gradio", reason="Gradio is not installed (extra page)")
-    from unlearn.page.app import serve
+    from unlearn.page.serving import serve
 
     network = taught(small_net(), *PAGE_SHAPE).eval()
     more = ["inversion.steps=60", "filtration.per_condition=30", "filtration.threshold=null"]
     names = ("neg", "cor")
     configs = {name: resolve([*OWN, *more, f"intention={name}"]) for name in names}
     desk = desk_for(network, configs, tmp_path, CLASSES)
-    blocks, address = serve(desk, None, wait=False)
+    blocks, address = serve(desk, None)
     yield address
     blocks.close(verbose=False)
     desk.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,18 +9,14 @@ from typing import Any
 from unlearn.errors import UserError
 from unlearn.page import views
 from unlearn.page.desk import Choice, Desk
-from unlearn.page.gate import HOSTS, Gate
 from unlearn.page.session import Session, most_frequent_label
-from unlearn.page.uploads import MIB, Limits
 from unlearn.page.work import Job
 
 try:
     import gradio as gr
-    from starlette.middleware import Middleware
 except ImportError:
-    gr = Middleware = None
+    gr = None
 
-HOST = HOSTS[0]
 # Every hour the server removes files older than a day that nobody asked for.
 CACHE = (3600, 86400)
 # Seconds between two looks at a job.
@@ -376,35 +371,3 @@ def said(add: Callable[[], list[str]]) -> list[str]:
 def installed() -> bool:
     """Whether Gradio is."""
     return gr is not None
-
-
-def serve(desk: Desk, port: int | None, wait: bool = True) -> tuple[Any, str]:
-    """Serve the page on this machine alone.
-
-    Args:
-        port: None takes the first free one from 7860.
-        wait: until Ctrl-C; else the page is served until ``close()`` of what is returned.
-
-    Returns:
-        Gradio's ``Blocks``, and the page's address.
-    """
-    os.environ |= {
-        "GRADIO_TEMP_DIR": str(desk.uploads),
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_ALLOWED_PATHS": "",
-        "GRADIO_SHARE": "False",
-    }
-    limits = Limits()
-    gate = Middleware(Gate, folder=desk.uploads, upload=limits.files * limits.bytes // 10)
-    blocks = Page(desk).build()
-    plain = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    _, address, _ = blocks.queue(api_open=False).launch(
-        server_name=HOST, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
-        show_error=False, inbrowser=False, allowed_paths=[], max_file_size=limits.bytes + MIB,
-        ssr_mode=False, pwa=False, mcp_server=False, run_history=False, enable_monitoring=False,
-        strict_cors=True, footer_links=[], app_kwargs={"middleware": [gate]}, theme=plain,
-        css=views.CSS,
-    )  # fmt: skip
-    if wait:
-        blocks.block_thread()
-    return blocks, address

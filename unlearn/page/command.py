@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from unlearn.errors import UserError
-from unlearn.page import app
+from unlearn.page import app, serving
 from unlearn.page.desk import open_desk
 from unlearn.program import program, tell
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     desk = open_desk(given.settings)
     try:
-        blocks, address = app.serve(desk, given.port, wait=False)
+        blocks, address = serving.serve(desk, given.port)
         tell(f"{address} (on this machine alone; Ctrl-C ends it)")
         try:
             while True:
