@@ -2,15 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast report lint bench setup clean
+.PHONY: demo test test-fast coverage report lint bench setup clean
 demo: setup
 	$(BIN)/python run.py scenario=7noisymnist intention=cor shot=0.3 scale=demo
 
 test: setup
-	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+coverage: setup
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 report: setup
 	$(BIN)/python -m unlearn.report

@@ -12,7 +12,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from PIL import Image
 
-from tests.helpers import PAPER, SHARED, TINY, make_folder
+from tests.helpers import PAPER, SHARED, TINY, errors, make_folder
 from unlearn.config.checks import check
 from unlearn.config.compose import CONF, resolve, settings
 from unlearn.config.ranges import RANGES
@@ -116,7 +116,13 @@ def test_every_scenario_and_intention_runs(cli: Run, scenario: str, intention: s
 @pytest.mark.parametrize("model", list_models())
 @pytest.mark.parametrize("norm", ["layer", "instance"])
 def test_every_model_runs_without_batchnorm(cli: Run, model: str, norm: str) -> None:
-    status, _, err = cli(*TINY, f"model={model}", "model.width=4", f"model.norm={norm}")
+    words = [*TINY, f"model={model}", "model.width=4", f"model.norm={norm}"]
+    # Without BatchNorm a few steps may teach too little for samples of D_e's label; then filtration
+    # says so, on some processors. A stand-in for the samples needs none.
+    status, _, err = cli(*words)
+    assert status == 0 or errors(err)[-1].startswith("error: filtration: "), err
+    assert "filtration: computing" in err
+    status, _, err = cli(*words, "proxy=noise", "relearning.shot_copies=2")
     assert status == 0, err
 
 
