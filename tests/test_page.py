@@ -19,6 +19,7 @@ import unlearn
 from tests.helpers import (
     OWN,
     PAGE_SHAPE,
+    TINY,
     desk_for,
     errors,
     quadrants,
@@ -34,7 +35,7 @@ from unlearn.data.shots import Wanted
 from unlearn.filtration import Filtration
 from unlearn.inversion import Inversion
 from unlearn.page import app, views
-from unlearn.page.desk import Choice, Desk, check_ours
+from unlearn.page.desk import Choice, Desk, check_ours, open_desk
 from unlearn.page.gate import Gate, Message
 from unlearn.page.session import Session
 from unlearn.page.split import Split
@@ -259,6 +260,27 @@ def test_what_is_asked_too_early_is_refused(desk: Desk) -> None:
         session.take_example()
     with pytest.raises(UserError, match="intention"):
         desk.settings("std")
+
+
+@pytest.mark.slow
+def test_the_demos_model_and_its_images(tmp_path: Path) -> None:
+    desk = open_desk([*TINY, f"output_dir={tmp_path}"])
+    try:
+        session = Session(desk)
+        choice = session.take_example()
+        assert choice == Choice(2, "cor", 7)
+        assert len(session.shots) == 5
+        finished(session.look())
+        assert len(session.before["tests"]) == len(session.tests) == 24
+        finished(session.make_samples(choice))
+        assert session.made is not None
+        session.made.split.toggle(session.made.split.order[0])
+        finished(session.relearn(choice))
+        assert session.repaired is not None
+        assert load_file(session.repaired.file).keys() == desk.loaded.network.state_dict().keys()
+    finally:
+        desk.close()
+    assert not desk.folder.exists()
 
 
 # --- uploads

@@ -154,18 +154,17 @@ def open_desk(overrides: Sequence[str]) -> Desk:
     """Check the settings, load the model or train the demo's.
 
     Args:
-        overrides: as on the command line. With a ``model`` they are those of ``scenario=own``;
-            without, the demo's.
+        overrides: as on the command line. With ``model=`` and no ``scenario=`` they are those of
+            ``scenario=own``; without both, the demo's.
 
     Raises:
         UserError: naming the setting that is missing or cannot be.
     """
-    own = any(o.startswith(("model=", "model.")) for o in overrides)
-    given = [*(OWN if own else DEMO), *overrides]
+    given = with_defaults(overrides)
     cfg = resolve(given)
     check_ours(cfg)
     configs = {
-        name: cfg if name == cfg.intention.name else resolve([*given, f"intention={name}"])
+        name: cfg if name == cfg.intention.name else resolve(last_of([*given, f"intention={name}"]))
         for name in INTENTIONS
         if isinstance(cfg.scenario, Own) or cfg.scenario.knows_correct or name != "cor"
     }
@@ -185,6 +184,26 @@ def open_desk(overrides: Sequence[str]) -> Desk:
         raise
     log.info("model: %s", loaded.said)
     return Desk(configs, cfg.intention.name, device, loaded, classes, folder, example)
+
+
+def with_defaults(overrides: Sequence[str]) -> list[str]:
+    """Settings with what they leave open.
+
+    Example:
+        >>> with_defaults(["model=timm", "scale=demo"])
+        ['scenario=own', 'model=timm', 'scale=demo']
+        >>> with_defaults(["intention=neg"])
+        ['scenario=7noisymnist', 'intention=neg', 'shot=0.3', 'scale=demo']
+    """
+    if any(o.startswith("scenario=") for o in overrides):
+        return last_of(overrides)
+    own = any(o.startswith("model=") for o in overrides)
+    return last_of([*(OWN if own else DEMO), *overrides])
+
+
+def last_of(overrides: Sequence[str]) -> list[str]:
+    """Each setting once, as it is given last."""
+    return list({o.partition("=")[0]: o for o in overrides}.values())
 
 
 def check_ours(cfg: Config) -> None:
