@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import Runs
-from unlearn.config.tables import load_table, parse_table
+from unlearn.config.tables import parse_table
 from unlearn.report.runs import find_runs
 from unlearn.report.scatter import BLUES, looks_of, points, scatter
 from unlearn.report.sheet import Sheet, build_table
@@ -27,7 +27,12 @@ def runs(tmp_path: Path) -> Runs:
     return Runs(tmp_path)
 
 
-def sheet_of(runs: Runs, measures: tuple[str, ...] = ("D_r", "D_e")) -> Sheet:
+def sheet_of(
+    runs: Runs,
+    measures: tuple[str, ...] = ("D_r", "D_e"),
+    rows: dict[str, str] = ROWS,
+    scale: str = "demo",
+) -> Sheet:
     table = parse_table(
         "x",
         {
@@ -35,10 +40,10 @@ def sheet_of(runs: Runs, measures: tuple[str, ...] = ("D_r", "D_e")) -> Sheet:
             "measures": list(measures),
             "seeds": [0, 1],
             "columns": {"A": "scenario=7mnist", "B": "scenario=7noisymnist"},
-            "rows": {row: {"sets": sets} for row, sets in ROWS.items()},
+            "rows": {row: {"sets": sets} for row, sets in rows.items()},
         },
     )
-    return build_table(table, "demo", find_runs([runs.root]))
+    return build_table(table, scale, find_runs([runs.root]))
 
 
 def leave(runs: Runs, row: str, *accuracies: tuple[float, float]) -> None:
@@ -82,11 +87,11 @@ def test_a_colour_is_a_method_and_a_shape_a_number_of_shots(runs: Runs) -> None:
 
 
 def test_each_recipe_fills_its_own_row(runs: Runs) -> None:
-    words = ["scenario=7mnist", "intention=neg", "shot=0.03"]
-    for number, recipe in enumerate(("paper", "best", "fast")):
-        accuracy = {"D_r": 0.9, "D_e": 0.1 * (1 + number)}
-        runs.leave(*words, f"recipe={recipe}", "scale=small", metrics=accuracy)
-    sheet = build_table(load_table("same_information"), "small", find_runs([runs.root]))
-    found = {row: seeds[0][0] for row, seeds in points(sheet, "7-MNIST, neg").items()}
-    expected = {"Ours (3%)": 10, "Ours, best (3%)": 20, "Ours, fast (3%)": 30}
-    assert found == pytest.approx(expected)
+    rows = {name: f"recipe={name} intention=neg shot=0.03" for name in ("paper", "best", "fast")}
+    for number, sets in enumerate(rows.values()):
+        accuracies = {"D_r": 0.9, "D_e": 0.1 * number}
+        runs.leave("scenario=7mnist", *sets.split(), "scale=small", metrics=accuracies)
+    found = points(sheet_of(runs, rows=rows, scale="small"), "A")
+    assert {row: seeds[0][0] for row, seeds in found.items()} == pytest.approx(
+        {"paper": 0, "best": 10, "fast": 20}
+    )

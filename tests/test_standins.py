@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from tests.helpers import CELL, errors, shots_of, small_net, taught, tiny
 from unlearn import forget
+from unlearn.config.compose import resolve
+from unlearn.config.saved import read_config
 from unlearn.engine.augment import Augment
 from unlearn.engine.seeding import seeded
 from unlearn.filtration import FiltrationConfig
@@ -100,3 +104,11 @@ def test_what_cannot_be_is_refused(words: list[str], said: str, cli: Run) -> Non
     status, _, err = cli("scale=paper", *words)
     assert status == 2
     assert said in errors(err)[0]
+
+
+@pytest.mark.parametrize("name", STANDINS.list())
+def test_a_runs_configuration_is_read_back(name: str, tmp_path: Path) -> None:
+    cfg = resolve(["scale=demo", f"proxy={name}", "relearning.shot_copies=2"])
+    path = tmp_path / "config.yaml"
+    OmegaConf.save(OmegaConf.structured(cfg), path)
+    assert read_config(path).proxy == cfg.proxy

@@ -17,12 +17,14 @@ from unlearn.models import model_class
 from unlearn.registry import Registry
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
+from unlearn.standins import STANDINS
 
 # Their ``name`` says which class their other settings belong to.
 CHOSEN: Mapping[str, Registry[Any]] = {
     "scenario": SCENARIOS,
     "intention": INTENTIONS,
     "baseline": COMPETITORS,
+    "proxy": STANDINS,
 }
 
 

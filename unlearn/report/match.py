@@ -168,13 +168,14 @@ def variations() -> dict[str, list[Any]]:
     A recipe's settings are among them without their values: it is told apart as a whole.
     """
     values: dict[str, list[Any]] = defaultdict(list)
-    for name in list_experiments():
-        for cell in load_table(name).cells():
-            for override in spelt_out(cell.overrides):
-                key, text = override.split("=", 1)
-                known = values[setting(key)]
-                if override in cell.overrides:
-                    known.append(OmegaConf.from_dotlist([f"is={text}"])["is"])
+    cells = [cell for name in list_experiments() for cell in load_table(name).cells()]
+    for override in dict.fromkeys(o for cell in cells for o in cell.overrides):
+        if override.startswith("recipe="):
+            for part in spelt_out((override,)):
+                values[setting(part.split("=", 1)[0])] += []
+            continue
+        key, text = override.split("=", 1)
+        values[setting(key)].append(OmegaConf.from_dotlist([f"is={text}"])["is"])
     return dict(values)
 
 
@@ -188,6 +189,7 @@ def recipes() -> list[dict[str, Any]]:
     return [recipe for recipe in found if recipe]
 
 
+@cache
 def recipe_sets(name: str) -> dict[str, Any]:
     """What a recipe sets, by dotted key; of a group that it chooses from, the name."""
     loaded = OmegaConf.to_container(OmegaConf.load(CONF / "recipe" / f"{name}.yaml"))

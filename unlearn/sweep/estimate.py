@@ -93,7 +93,8 @@ def _inversion_seconds(cfg: Config, task: Task, device: torch.device) -> float:
 
 
 def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
-    """Seconds of ``inversion`` and ``relearning`` of one's own model, from timed steps."""
+    """Seconds of ``inversion`` and ``relearning`` of one's own model, from timed steps; or of the
+    method that takes their place."""
     device, size = problem.device, cfg.relearning.batch_size
     model = problem.student()
 
@@ -101,6 +102,9 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
         x = torch.rand(number, *problem.shape, device=device)
         return lambda: forward(model, x).logsumexp(-1).mean().backward()
 
+    if isinstance(cfg.baseline, Method):
+        image = _share(step, SAMPLE, SAMPLE, device)
+        return {cfg.baseline.name: image * cfg.baseline.passes(len(problem.shots))}
     samples = cfg.filtration.per_condition * (problem.classes + len(problem.targets))
     with _as_fitted(cfg, [model], device):
         relearning = _share(step, SAMPLE, size, device) * cfg.relearning.epochs * samples
