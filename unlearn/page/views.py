@@ -118,8 +118,8 @@ def progress(session: Session, job: Job | None) -> str:
         return f'<p class="note bad">{esc(job.error)}</p>' if job.error else ""
     if job.waiting:
         ahead = session.desk.line.ahead(job)
-        jobs = f"{ahead} job{'s' if ahead > 1 else ''} of others"
-        return f'<p class="note">waiting: {jobs} come first</p>' if ahead else ""
+        said = f"{ahead} jobs of others come" if ahead > 1 else "1 job of others comes"
+        return f'<p class="note">waiting: {said} first</p>' if ahead else ""
     said = STAGES.get(job.stage, esc(job.stage) or "beginning")
     share = job.step / job.steps if job.steps else 0.0
     if job.steps:
