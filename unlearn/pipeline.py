@@ -31,7 +31,7 @@ from unlearn.runs.made import Made, few_shot, made_by, provenance
 from unlearn.runs.record import Record, history_csv
 from unlearn.runs.run import Run, check_network, network_for
 from unlearn.runs.tracking import Tracker, tracker
-from unlearn.scenarios import Own, Shots, Task, load_task, shot_mask, take_shots
+from unlearn.scenarios import Shots, Task, load_task, shot_mask, take_shots
 from unlearn.sweep.estimate import duration_in_words, stage_seconds
 from unlearn.training import Training
 
@@ -54,7 +54,7 @@ def run(cfg: Config, job: int = 0) -> Record:
         return record
     device = pick_device(cfg.device, job)
     cfg.networks.check(device)
-    if isinstance(cfg.scenario, Own):
+    if not cfg.scenario.needs_data:
         repair = Repair.of(place, device)
         return computed(place, repair.compute)
     task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
@@ -110,8 +110,8 @@ class Job:
         before = predict(original, task.test.x)
         accuracy = accuracies(task, before)
         log.info("original: D_r %.2f %%, D_e %.2f %%", *(100 * v for v in accuracy.values()))
-        sees_all = isinstance(cfg.baseline, Baseline)
-        made = self.baseline(original) if sees_all else self.few_shot(original)
+        given_all = cfg.full_access
+        made = self.few_shot(original) if given_all is None else self.full(given_all, original)
         made = replace(
             made,
             history={**trained.history, **made.history},
@@ -142,10 +142,9 @@ class Job:
         )
         return few_shot(self.place, problem, task.classes, self.fit, self.stages(problem.key))
 
-    def baseline(self, original: Classifier) -> Made:
+    def full(self, baseline: Baseline, original: Classifier) -> Made:
         """A baseline: it is handed all of D and D_e."""
-        cfg, task, baseline = self.cfg, self.task, self.cfg.baseline
-        assert isinstance(baseline, Baseline)
+        cfg, task = self.cfg, self.task
         given = shot_mask(task, cfg.shot, cfg.seed) if "shot" in baseline.uses else task.forget
 
         def fresh() -> nn.Module:
@@ -177,7 +176,7 @@ class Job:
         model = network_for(cfg, task).to(self.device)
         model.load_state_dict(state)
         figures: dict[str, Callable[[], Any]] = {}
-        if baseline.name == "original":
+        if baseline.changes_nothing:
             confusing = pictures.confusing
             figures["confusing"] = lambda: pictures.draw_confusing(*confusing(original, task))
         return Made(
@@ -191,7 +190,7 @@ class Job:
     def given(self) -> str:
         """What the method is handed, in words."""
         number, all_of_it = len(self.shots.images), int(self.task.forget.sum())
-        if not isinstance(self.cfg.baseline, Baseline):
+        if self.cfg.full_access is None:
             return f"intention {self.cfg.intention.name}, {number} of {all_of_it} images of D_e"
         if "shot" in self.place.settings:
             return f"all of D, {number} of {all_of_it} images of D_e"

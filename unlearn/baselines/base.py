@@ -73,8 +73,11 @@ class Baseline(Competitor, ABC):
 
     Attributes:
         stages: names of the stages that it computes and that are worth keeping.
+        changes_nothing: whether its result is f_o itself.
     """
 
+    sees_all: ClassVar[bool] = True
+    changes_nothing: ClassVar[bool] = False
     stages: ClassVar[tuple[str, ...]] = ()
     name: str = MISSING
 

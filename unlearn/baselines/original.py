@@ -15,6 +15,7 @@ class Original(Baseline):
 
     uses: ClassVar[frozenset[str]] = frozenset()
     aim: ClassVar[str | None] = "std"
+    changes_nothing: ClassVar[bool] = True
 
     def unlearn(self, access: FullAccess) -> Outcome:
         return Outcome(access.original)

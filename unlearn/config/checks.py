@@ -9,13 +9,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from unlearn.baselines import Baseline
 from unlearn.config.compose import CONF
 from unlearn.config.ranges import check_ranges
 from unlearn.config.schema import Config
 from unlearn.data import SOURCES
 from unlearn.errors import UserError, choices
-from unlearn.methods import Method
 from unlearn.models import MODELS, ORIGINS
 from unlearn.models.origin import GIVEN
 from unlearn.relearning import INTENTIONS
@@ -69,12 +67,12 @@ def check(cfg: Config) -> None:
     cfg.model.check()
     check_scenario(cfg)
     told = cfg.scenario.whole_class or cfg.scenario.may_be_whole_class
-    if isinstance(cfg.baseline, Baseline):
-        cfg.baseline.check(cfg.scenario)
-    if isinstance(cfg.baseline, Method):
-        cfg.baseline.check(cfg.intention)
-        if cfg.baseline.needs_whole_class and not told:
-            raise UserError("baseline", needs_whole_class(cfg.baseline.name, cfg.scenario.name))
+    if cfg.full_access is not None:
+        cfg.full_access.check(cfg.scenario)
+    if (rival := cfg.rival) is not None:
+        rival.check(cfg.intention)
+        if rival.needs_whole_class and not told:
+            raise UserError("baseline", needs_whole_class(rival.name, cfg.scenario.name))
     if cfg.filtration.whole_class and not told:
         able = [n for n in SCENARIOS if SCENARIOS[n].whole_class]
         raise UserError(
@@ -125,8 +123,8 @@ def refuse_data(cfg: Config) -> None:
         UserError: naming the key.
     """
     own = cfg.scenario.name
-    if isinstance(cfg.baseline, Baseline):
-        raise UserError("baseline", f"{cfg.baseline.name} needs the training data; {own} has none")
+    if (sees_all := cfg.full_access) is not None:
+        raise UserError("baseline", f"{sees_all.name} needs the training data; {own} has none")
     if cfg.data != "none":
         raise UserError("data", f"{cfg.data}: {own} has no training data; leave it out")
     if cfg.shot != OmegaConf.load(CONF / "config.yaml").shot:

@@ -16,7 +16,6 @@ from unlearn.config.ranges import check_ranges
 from unlearn.config.schema import Config, register
 from unlearn.errors import UserError, did_you_mean
 from unlearn.forget import Settings
-from unlearn.methods import Method
 from unlearn.relearning import INTENTIONS, Intention
 
 _HERE = Path(__file__).resolve().parents[1]
@@ -93,7 +92,7 @@ def unlearner_settings(cfg: Config, intentions: Mapping[str, Intention] | None =
         {**(intentions or {}), cfg.intention.name: cfg.intention},
         cfg.scale,
         cfg.proxy,
-        cfg.baseline if isinstance(cfg.baseline, Method) else None,
+        cfg.rival,
     )
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from unlearn.baselines import BASELINES
+from unlearn.baselines import BASELINES, Baseline
 from unlearn.engine.augment import Augment
 from unlearn.engine.precision import Precision
 from unlearn.filtration import FiltrationConfig
 from unlearn.inversion import InversionConfig
-from unlearn.methods import METHODS, Competitor
+from unlearn.methods import METHODS, Competitor, Method
 from unlearn.models import MODELS, ORIGINS, AnyModel, model_class
 from unlearn.registry import Registry
 from unlearn.relearning import INTENTIONS, Intention, RelearningConfig
@@ -60,6 +60,18 @@ class Config:
     inversion: InversionConfig = field(default_factory=InversionConfig)
     filtration: FiltrationConfig = field(default_factory=FiltrationConfig)
     relearning: RelearningConfig = field(default_factory=RelearningConfig)
+
+    @property
+    def rival(self) -> Method | None:
+        """The method that takes the place of ours, with the same information."""
+        other = self.baseline is not None and not self.baseline.sees_all
+        return cast(Method, self.baseline) if other else None
+
+    @property
+    def full_access(self) -> Baseline | None:
+        """The method that is given all of D."""
+        all_of_it = self.baseline is not None and self.baseline.sees_all
+        return cast(Baseline, self.baseline) if all_of_it else None
 
     @property
     def networks(self) -> Precision:

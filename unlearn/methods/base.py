@@ -28,11 +28,13 @@ class Competitor:
         VERSION: raised whenever its code gives other numbers than before.
         uses: which of the knobs ``intention``, ``shot`` and ``seed`` change its result.
         aim: the intention whose oracle it is measured against; None is the run's own.
+        sees_all: whether it is given all of D.
     """
 
     VERSION: ClassVar[int] = 1
     uses: ClassVar[frozenset[str]] = frozenset({"seed"})
     aim: ClassVar[str | None] = None
+    sees_all: ClassVar[bool] = False
     name: str = ""
 
 

@@ -11,6 +11,7 @@ from unlearn.page import views
 from unlearn.page.desk import Choice, Desk
 from unlearn.page.session import Session, most_frequent_label
 from unlearn.page.work import Job
+from unlearn.relearning import INTENTIONS
 
 try:
     import gradio as gr
@@ -21,12 +22,6 @@ except ImportError:
 CACHE = (3600, 86400)
 # Seconds between two looks at a job.
 LOOK = 0.4
-WORDS = {
-    "cor": "cor: answer the right class",
-    "neg": "neg: answer anything but the label",
-    "std": "std: no matter what, as long as it is lost",
-    "unt": "unt: answer as an untrained network",
-}
 CLICKED = """
 element.addEventListener('click', event => {
   const button = event.target.closest('[data-sample]');
@@ -93,12 +88,12 @@ class Page:
                 classes, value=None, label="The model calls them, and must not", elem_id="label"
             )
             self.intention = gr.Radio(
-                [(WORDS.get(name, name), name) for name in self.desk.configs],
+                [(in_words(name), name) for name in self.desk.configs],
                 value=self.desk.first, label="Instead it shall", elem_id="intention",
             )  # fmt: skip
             self.correct = gr.Dropdown(
                 classes, value=None, label="What they are", elem_id="correct",
-                visible=self.desk.first == "cor",
+                visible=asks_correct(self.desk.first),
             )  # fmt: skip
         with gr.Row():
             self.make = gr.Button("Make samples", variant="primary", elem_id="make")
@@ -155,7 +150,7 @@ class Page:
         self.example.click(self.on_example, None, everything, **slow)
         self.clear.click(self.on_clear, None, everything, **slow)
         self.intention.change(
-            lambda name: gr.update(visible=name == "cor"), self.intention, self.correct, **slow
+            lambda name: gr.update(visible=asks_correct(name)), self.intention, self.correct, **slow
         )
         self.make.click(self.on_make, choice, everything, **slow)
         self.relearn.click(self.on_relearn, choice, everything, **slow)
@@ -347,6 +342,17 @@ def text(shown: str) -> Any:
     return gr.update(value=shown, visible=bool(shown))
 
 
+def in_words(intention: str) -> str:
+    """An intention's name and meaning."""
+    meaning = INTENTIONS[intention].meaning
+    return f"{intention}: {meaning}" if meaning else intention
+
+
+def asks_correct(intention: str) -> bool:
+    """Whether an intention, by name, needs the right label."""
+    return INTENTIONS[intention].needs_correct_label
+
+
 def chosen(label: int | None, intention: str, correct: int | None) -> Choice:
     """What the widgets say.
 
@@ -355,7 +361,7 @@ def chosen(label: int | None, intention: str, correct: int | None) -> Choice:
     """
     if label is None:
         raise UserError("label", "choose what the model calls the images and must not")
-    if intention == "cor" and correct is None:
+    if asks_correct(intention) and correct is None:
         raise UserError("correct", "choose what the images are")
     return Choice(int(label), intention, None if correct is None else int(correct))
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -166,18 +167,20 @@ def open_desk(overrides: Sequence[str]) -> Desk:
     configs = {
         name: cfg if name == cfg.intention.name else resolve(last_of([*given, f"intention={name}"]))
         for name in INTENTIONS
-        if isinstance(cfg.scenario, Own) or cfg.scenario.knows_correct or name != "cor"
+        if not cfg.scenario.needs_data
+        or cfg.scenario.knows_correct
+        or not INTENTIONS[name].needs_correct_label
     }
     device = pick_device(cfg.device)
     cfg.networks.check(device)
     folder = Path(tempfile.mkdtemp(prefix="unlearn-page-"))
     try:
-        if isinstance(cfg.scenario, Own):
+        if cfg.scenario.needs_data:
+            loaded, classes, example = trained(cfg, device)
+        else:
             loaded = load_model(cfg.model)
             loaded.network.to(device)
-            classes, example = cfg.scenario.class_names(loaded), None
-        else:
-            loaded, classes, example = trained(cfg, device)
+            classes, example = cast(Own, cfg.scenario).class_names(loaded), None
         (folder / "uploads").mkdir()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -215,7 +218,7 @@ def check_ours(cfg: Config) -> None:
     for key, other in (("baseline", cfg.baseline), ("proxy", cfg.proxy)):
         if other is not None:
             raise UserError(key, f"{other.name}: the page shows our own method; leave it out")
-    if not isinstance(cfg.scenario, Own):
+    if cfg.scenario.needs_data:
         check(cfg)
         return
     for name in ("shots", "label", "correct", "test", "test_forget"):

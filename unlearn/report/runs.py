@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +141,10 @@ def modern(content: dict[str, Any]) -> dict[str, Any]:
         config["baseline"] = dict(config["baseline"])
         form = config["baseline"].pop("negative")
         name = config["intention"]["name"]
-        intention = INTENTIONS[name](**({"oracle_form": form} if name == "neg" else {}))
-        config["intention"] = asdict(intention.for_oracle())
+        intention = INTENTIONS[name]
+        formed = any(f.name == "oracle_form" for f in fields(intention))
+        made = intention(**({"oracle_form": form} if formed else {}))
+        config["intention"] = asdict(made.for_oracle())
     then: dict[str, Any] = {}
     hardware = str(content.get("hardware", "?")).replace("1 threads", "1 thread")
     if "commit" in versions:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unlearn.baselines.base import Baseline, BaselineStage
+from unlearn.baselines.base import BaselineStage
 from unlearn.config import Config, method_of, relevant, resolve, unlearner_settings
 from unlearn.data import SOURCES
 from unlearn.engine.device import checkout
@@ -51,8 +51,8 @@ def stages_of(cfg: Config) -> list[Stage]:
     if not cfg.scenario.needs_data:
         return list(unlearner_settings(cfg).stages(cfg.intention))
     training = Training(cfg.training, cfg.model, cfg.augment)
-    if isinstance(cfg.baseline, Baseline):
-        return [training, BaselineStage(cfg.baseline, relevant(cfg))]
+    if cfg.full_access is not None:
+        return [training, BaselineStage(cfg.full_access, relevant(cfg))]
     return [training, *unlearner_settings(cfg).stages(cfg.intention)]
 
 

@@ -10,13 +10,11 @@ from dataclasses import asdict, replace
 import torch
 from torch import nn
 
-from unlearn.baselines import Baseline
 from unlearn.config import Config
 from unlearn.engine.fitting import gpu_layout, laid_out
 from unlearn.engine.precision import Precision, forward
 from unlearn.engine.store import hash_of
 from unlearn.inversion import Inverter, build_generator
-from unlearn.methods import Method
 from unlearn.models import Classifier, build
 from unlearn.problem import Interface, Problem
 from unlearn.scenarios import Task
@@ -49,11 +47,11 @@ def stage_seconds(
     image = timed[key]
     trained = 0 if cfg.model.file is not None else cfg.training.epochs
     seconds = {"training": image * trained * len(task.train)}
-    if isinstance(cfg.baseline, Baseline):
-        return seconds | {cfg.baseline.name: image * cfg.baseline.passes(cfg.training, task)}
-    if isinstance(cfg.baseline, Method):
+    if (baseline := cfg.full_access) is not None:
+        return seconds | {baseline.name: image * baseline.passes(cfg.training, task)}
+    if (rival := cfg.rival) is not None:
         shots = shot_count(cfg.shot, int(task.forget.sum()))
-        return seconds | {cfg.baseline.name: image * cfg.baseline.passes(shots)}
+        return seconds | {rival.name: image * rival.passes(shots)}
     key = hash_of([key, asdict(cfg.inversion), asdict(cfg.augment)])
     if key not in timed:
         timed[key] = _inversion_seconds(cfg, task, device)
@@ -102,9 +100,9 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
         x = torch.rand(number, *problem.shape, device=device)
         return lambda: forward(model, x).logsumexp(-1).mean().backward()
 
-    if isinstance(cfg.baseline, Method):
+    if (rival := cfg.rival) is not None:
         image = _share(step, SAMPLE, SAMPLE, device)
-        return {cfg.baseline.name: image * cfg.baseline.passes(len(problem.shots))}
+        return {rival.name: image * rival.passes(len(problem.shots))}
     samples = cfg.filtration.per_condition * (problem.classes + len(problem.targets))
     with _as_fitted(cfg, [model], device):
         relearning = _share(step, SAMPLE, size, device) * cfg.relearning.epochs * samples

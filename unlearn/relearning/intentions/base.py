@@ -38,10 +38,13 @@ class Intention(ABC):
     """One intention: relabels D~_e once and says what is lost by not answering so.
 
     Attributes:
+        needs_correct_label: whether it teaches the right label.
+        meaning: what the model shall do on D_e, in words.
         scrub_epochs: first epochs in which D~_e is learnt with random labels instead.
     """
 
     needs_correct_label: ClassVar[bool] = False
+    meaning: ClassVar[str] = ""
     name: str = ""
     scrub_epochs: int = 0
 

@@ -19,6 +19,7 @@ class Cor(Intention):
     """D~_e is learnt with the correct label."""
 
     needs_correct_label: ClassVar[bool] = True
+    meaning: ClassVar[str] = "answer the right class"
     name: str = "cor"
 
     @torch.no_grad()

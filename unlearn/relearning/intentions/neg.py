@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ class Neg(Intention):
             does.
     """
 
+    meaning: ClassVar[str] = "answer anything but the label"
     name: str = "neg"
     form: str = "ascent"
     cutoff: float = 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from unlearn.relearning.intentions.base import INTENTIONS, Given, Intention
 class Std(Intention):
     """No intention about the response to D~_e, beyond losing the original one."""
 
+    meaning: ClassVar[str] = "no matter what, as long as it is lost"
     name: str = "std"
     scrub_epochs: int = 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from unlearn.relearning.intentions.base import INTENTIONS, Given, Intention
 class Unt(Intention):
     """Labels are the softmax of one freshly initialised network, f(.; w_unt), and stay fixed."""
 
+    meaning: ClassVar[str] = "answer as an untrained network"
     name: str = "unt"
     scrub_epochs: int = 2
 
