@@ -13,7 +13,7 @@ from unlearn.evaluation.outputs import outputs
 from unlearn.evaluation.references import References
 from unlearn.scenarios import Task
 
-A = 0.3  # the attack's paper, for CIFAR-10
+A = 0.3  # not fitted here; the paper of the attack fits it by reference models
 DRAWS = 1000
 INTERVAL = (0.025, 0.975)
 
