@@ -192,7 +192,7 @@ def test_the_plan_says_what_is_finished_and_runs_nothing(cli: Run, tmp_path: Pat
 def test_the_plan_times_steps_with_each_jobs_threads(
     cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    timed = []
+    timed, before = [], torch.get_num_threads()
 
     def seconds(*_: object) -> dict[str, float]:
         timed.append(torch.get_num_threads())
@@ -200,9 +200,9 @@ def test_the_plan_times_steps_with_each_jobs_threads(
 
     monkeypatch.setattr("unlearn.sweep.plan.stage_seconds", seconds)
     epochs = "training.epochs=3,4"
-    assert cli("-m", *CELL, "baseline=original", "threads=2", epochs, "--dry-run")[0] == 0
-    assert timed == [2, 2]
-    assert torch.get_num_threads() == 1
+    assert cli("-m", *CELL, "baseline=original", "threads=3", epochs, "--dry-run")[0] == 0
+    assert timed == [3, 3]
+    assert torch.get_num_threads() == before
 
 
 def test_a_plan_knows_which_stages_jobs_share() -> None:
@@ -223,7 +223,7 @@ def test_a_plan_knows_which_stages_jobs_share() -> None:
     assert shared("seed=5") == ["training"]
     assert shared("shot=1.0") == ["training"]
     assert shared("baseline=oracle") == ["training"]
-    assert shared("threads=2") == []
+    assert shared("threads=3") == []
     assert shared("training.epochs=7") == []
 
 
