@@ -127,6 +127,7 @@ class Job:
         record.write(place.folder)
         record = place.finished() or record  # with its distance to the oracle, if there is one
         self.track.finish(record, made.history, place.folder / "pictures")
+        self.say_what_small_networks_hide()
         return record
 
     def original(self) -> tuple[Classifier, Made]:
@@ -204,6 +205,13 @@ class Job:
                 "no GPU: the paper's scale takes about %s here; scale=demo takes minutes",
                 duration_in_words(expected),
             )
+
+    def say_what_small_networks_hide(self) -> None:
+        """Say where the demo's network does otherwise than the paper's."""
+        cfg, mislabelled = self.cfg, self.task.correct is not None
+        told = cfg.intention.on_small_networks
+        if told and mislabelled and cfg.baseline is None and cfg.scale == "demo":
+            log.info("%s: %s", cfg.intention.name, told)
 
     def record(self, made: Made, weights: str, before: torch.Tensor, after: Evaluation) -> Record:
         """What ``metrics.json`` says.

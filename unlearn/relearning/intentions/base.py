@@ -40,11 +40,13 @@ class Intention(ABC):
     Attributes:
         needs_correct_label: whether it teaches the right label.
         meaning: what the model shall do on D_e, in words.
+        on_small_networks: what it does not do there as it does in the paper, in words.
         scrub_epochs: first epochs in which D~_e is learnt with random labels instead.
     """
 
     needs_correct_label: ClassVar[bool] = False
     meaning: ClassVar[str] = ""
+    on_small_networks: ClassVar[str] = ""
     name: str = ""
     scrub_epochs: int = 0
 

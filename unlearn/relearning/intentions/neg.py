@@ -33,6 +33,10 @@ class Neg(Intention):
     """
 
     meaning: ClassVar[str] = "answer anything but the label"
+    on_small_networks: ClassVar[str] = (
+        "a small network seldom answers the right label in its place, as the paper's does; "
+        "scale=small shows that"
+    )
     name: str = "neg"
     form: str = "ascent"
     cutoff: float = 10.0
