@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearn.engine.predict import evaluating
+from unlearn.engine.predict import batch_on, evaluating
 from unlearn.errors import UserError
 from unlearn.models.probe import Probe, head_of
 
@@ -33,30 +33,30 @@ class Outputs:
         return self.probabilities.argmax(-1)
 
 
-def outputs(model: nn.Module, x: Tensor, batch_size: int = 500) -> Outputs:
+def outputs(model: nn.Module, x: Tensor) -> Outputs:
     """One pass over uint8 images (N, C, H, W), in eval mode on the model's device; on the CPU.
 
     Raises:
         UserError: if the model neither ends in a linear layer nor has ``features``.
     """
     probabilities, norms = [], []
-    for logits, embedding in passes(model, x, batch_size):
+    for logits, embedding in passes(model, x):
         probabilities.append(logits.double().softmax(-1).cpu())
         norms.append(torch.linalg.vector_norm(embedding, dim=1).cpu())
     return Outputs(torch.cat(probabilities), torch.cat(norms))
 
 
-def features(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
+def features(model: nn.Module, x: Tensor) -> Tensor:
     """Penultimate features (N, d) of uint8 images (N, C, H, W), as ``outputs`` sees them.
 
     Raises:
         UserError: if the model neither ends in a linear layer nor has ``features``.
     """
-    return torch.cat([embedding.cpu() for _, embedding in passes(model, x, batch_size)])
+    return torch.cat([embedding.cpu() for _, embedding in passes(model, x)])
 
 
 @torch.no_grad()
-def passes(model: nn.Module, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def passes(model: nn.Module, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits (B, classes) and penultimate features (B, d) of images, batch by batch.
 
     Raises:
@@ -71,6 +71,6 @@ def passes(model: nn.Module, x: Tensor, batch_size: int) -> Iterator[tuple[Tenso
             raise
         head = None
     with evaluating(model), Probe(model, head) as probe:
-        for part in x.split(batch_size):
+        for part in x.split(batch_on(device)):
             images = part.to(device, dtype) / 255
             yield (model(images), embed(images)) if head is None else probe(images)
