@@ -16,6 +16,9 @@ import pytest
 if TYPE_CHECKING:
     import torch
 
+# Workers share the cores: a thread that waits for another gives way. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Files whose tests run the command line or train for seconds.
 SLOW = {
     "test_bench",
