@@ -173,7 +173,8 @@ def test_scripts_and_targets_are_there(page: Path) -> None:
             assert set(words[1:]) <= targets, words
         if words[0] == "python" and words[1] != "run.py":
             place = ROOT / words[2].replace(".", "/") if words[1] == "-m" else ROOT / words[1]
-            files = [place] if place.is_file() else [*place.glob("*.py")]
+            module = place.with_suffix(".py")
+            files = [module] if module.is_file() else [*place.glob("*.py")]
             source = "".join(file.read_text() for file in files)
             flags = [w for w in words[2:] if w.startswith("--")]
             assert [w for w in flags if f'"{w}"' not in source] == []
