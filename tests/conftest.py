@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Files whose tests run the command line or train for seconds.
 SLOW = {
+    "test_baselines",
     "test_bench",
     "test_cli",
     "test_conf",
