@@ -3,9 +3,9 @@
     python -m scripts.publish outputs outputs/published/DAY
     python -m scripts.publish --back outputs/published/DAY outputs
 
-Kept are each run's ``metrics.json`` and the original models that they rest on: a sweep elsewhere
-finds those runs finished and goes on with the same originals. Generators and unlearned weights are
-left out.
+Kept is each run's ``metrics.json``: a sweep elsewhere finds those runs finished. With
+``--originals`` the original models that they rest on come too, megabytes each, so that it goes on
+with the same ones; without them it trains its own, and the report says so where they differ.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from unlearn.engine.store import at_once, make_folder
 ORIGINALS = Path("store/training")
 
 
-def publish(output: Path, published: Path, scale: str | None = None) -> int:
-    """Copy the finished runs of an output folder, and their originals.
+def publish(
+    output: Path, published: Path, scale: str | None = None, with_originals: bool = False
+) -> int:
+    """Copy the finished runs of an output folder.
 
     Args:
         scale: only runs of it.
+        with_originals: whether the models that they rest on are copied too.
 
     Returns:
         The number of runs.
@@ -38,7 +41,7 @@ def publish(output: Path, published: Path, scale: str | None = None) -> int:
         leaf = source.parent.relative_to(output / "runs")
         copy(source, published / "runs" / leaf.with_name(f"{leaf.name}.json"))
         number += 1
-        if original := record["stages"].get("training"):
+        if with_originals and (original := record["stages"].get("training")):
             originals.add(original["key"])
     for key in sorted(originals):
         copy_entry(output / ORIGINALS / key, published / ORIGINALS / key)
@@ -88,13 +91,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("to", type=Path)
     parser.add_argument("--back", action="store_true", help="from a published folder to outputs")
     parser.add_argument("--scale", help="only runs of this scale")
+    parser.add_argument("--originals", action="store_true", help="the models they rest on, too")
     given = parser.parse_args(arguments)
     if not (given.source / "runs").is_dir():
         parser.error(f"{given.source} has no folder runs")
     if given.back:
         number = give_back(given.source, given.to)
     else:
-        number = publish(given.source, given.to, given.scale)
+        number = publish(given.source, given.to, given.scale, given.originals)
     print(f"{number} runs")
     return 0
 

@@ -1,4 +1,4 @@
-"""A model as somebody else might have it: docs/your-model.md repairs it.
+"""A model as somebody else might have it, to be repaired as docs/your-model.md says.
 
     python -m scripts.stranger FOLDER
 

@@ -22,6 +22,8 @@ def test_a_sweep_goes_on_from_published_runs(
     (run,) = (out / "runs").glob("*/*/*/metrics.json")
     before = json.loads(run.read_text())
     assert main([str(out), str(day)]) == 0
+    assert not (day / "store").exists()
+    assert main([str(out), str(day), "--originals"]) == 0
     (published,) = (day / "runs").glob("*/*/*.json")
     assert json.loads(published.read_text()) == before
     assert sorted(p.name for p in (day / "store").rglob("*") if p.is_file()) == [

@@ -89,7 +89,8 @@ def test_a_sweep_ends_at_once_and_goes_on(
     sweep = ["-m", *TINY, "per_class=120", "baseline=original,incompetent,oracle"]
     with monkeypatch.context() as patch:
         # Of the three methods the second is the first one that is fitted by this module.
-        patch.setattr(pipeline.Job, "full", second_of(number, pipeline.Job.full))
+        fitted = second_of(number, pipeline.Job.by_baseline)
+        patch.setattr(pipeline.Job, "by_baseline", fitted)
         status, _, err = cli(*sweep)
     assert (status, errors(err)) == (SAYS[number][0], [SAYS[number][1]])
     assert "jobs finished" not in err

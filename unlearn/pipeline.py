@@ -111,7 +111,9 @@ class Job:
         accuracy = accuracies(task, before)
         log.info("original: D_r %.2f %%, D_e %.2f %%", *(100 * v for v in accuracy.values()))
         given_all = cfg.full_access
-        made = self.few_shot(original) if given_all is None else self.full(given_all, original)
+        made = (
+            self.few_shot(original) if given_all is None else self.by_baseline(given_all, original)
+        )
         made = replace(
             made,
             history={**trained.history, **made.history},
@@ -143,7 +145,7 @@ class Job:
         )
         return few_shot(self.place, problem, task.classes, self.fit, self.stages(problem.key))
 
-    def full(self, baseline: Baseline, original: Classifier) -> Made:
+    def by_baseline(self, baseline: Baseline, original: Classifier) -> Made:
         """A baseline: it is handed all of D and D_e."""
         cfg, task = self.cfg, self.task
         given = shot_mask(task, cfg.shot, cfg.seed) if "shot" in baseline.uses else task.forget
