@@ -56,6 +56,15 @@ def test_every_stage_is_timed_in_every_precision() -> None:
         assert 0 < sum(float(r["% of all"]) for r in where.rows) <= 100  # type: ignore[arg-type]
 
 
+def test_a_step_is_timed_for_each_size_and_its_memory_told() -> None:
+    (result,) = BENCHES["sizes"](TINY)
+    assert [row["image"] for row in result.rows] == ["32x32, float32", "32x32, bfloat16"]
+    for row in result.rows:
+        assert row["ms a step"].min > 0  # type: ignore[union-attr]
+        memory = row["MiB of a step"]
+        assert memory == "unknown" or float(memory) >= 0  # type: ignore[arg-type]
+
+
 def test_every_scale_of_conf_can_be_timed() -> None:
     assert {"demo", "paper", "tiny"} <= set(SCALES)
     for scale in SCALES:

@@ -182,6 +182,8 @@ BAD = {
     "data=imagenet": ["data", "cifar10, folder, mnist, mnist5k"],
     "device=tpu7": ["device", "auto, cpu, cuda"],
     "relearning.batchnorm=off": ["relearning.batchnorm", "train, frozen"],
+    "relearning.mixup=1.5": ["relearning.mixup", "0 to 1"],
+    "relearning.mixup=0.5": ["relearning.mixup", "teacher=view"],
     "intention.form=maybe": ["intention.form", "ascent, complementary, second"],
     "model.checkpoint=nowhere.pt": ["model.checkpoint", "nowhere.pt"],
     "data=mnist data_dir=nowhere": ["data_dir", "UNLEARN_DATA", "mnist5k"],

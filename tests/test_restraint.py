@@ -19,7 +19,7 @@ from unlearn.relearning import Given, RelearningConfig
 from unlearn.relearning.intentions.cor import Cor
 from unlearn.relearning.intentions.neg import Neg
 from unlearn.relearning.lesson import prepare
-from unlearn.relearning.relearn import Relearner, l_anchor_each
+from unlearn.relearning.relearn import Relearner, l_anchor_each, mixed
 from unlearn.relearning.restraint import Held, interpolated
 
 
@@ -75,6 +75,31 @@ def test_with_a_teacher_on_the_same_view_the_original_is_a_fixed_point(temperatu
     stored = relearnt(problem, proxy, teacher="stored", temperature=temperature)
     assert moved(problem, same) < 1e-6
     assert moved(problem, stored) > 1e-4
+
+
+def test_mixtures_are_answered_by_the_original() -> None:
+    problem = a_problem(taught(small_net(), 1, 28, 28))
+    proxy = a_proxy(problem)
+    same = relearnt(problem, proxy, teacher="view", mixup=1.0)
+    assert moved(problem, same) < 1e-6
+
+
+def test_only_images_of_d_r_are_mixed_and_among_themselves() -> None:
+    values = torch.arange(8.0)
+    x = values[:, None, None, None].expand(8, 1, 2, 2)
+    retain = values < 5
+    rng = torch.Generator().manual_seed(0)
+    met = set()
+    for _ in range(200):
+        out = mixed(x, retain, 0.5, rng)[:, 0, 0, 0]
+        assert torch.equal(out[~retain], values[~retain])
+        assert out[retain].min() >= 0
+        assert out[retain].max() <= 4
+        # At least half of each image is its own.
+        assert ((out - values).abs()[retain] <= 2).all()
+        met |= {bool(v) for v in out[retain] == values[retain]}
+    assert met == {True, False}
+    assert torch.equal(mixed(x, retain, 0.0, rng), x)
 
 
 def test_the_anchor_is_the_distance_in_units_of_the_features() -> None:

@@ -479,6 +479,33 @@ AXES: dict[str, tuple[Callable[[], nn.Module], str, Callable[[Tensor], Tensor], 
 }
 
 
+def test_a_prior_of_the_shots_stands_in_for_batchnorm_that_a_model_lacks() -> None:
+    model = small_net(norm=False)
+    shots, labels = shots_of(1, 28, 28)
+    problem = Problem.of(model, shots, labels, None, Augment(0, 0.0), 0, Interface())
+    layers = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    cfg = tiny(batch_size=12).inversion
+
+    def inverter(**settings: Any) -> Inverter:
+        own = replace(cfg, **settings)
+        return Inverter(own, build_generator(own, 4, problem.shape, 0), problem)
+
+    assert "bn" not in inverter().losses(0)
+    module = inverter(prior="shots")
+    assert list(module.bn_layers) == layers
+    x, found = shots, dict[str, Tensor]()
+    for name, layer in model.named_children():
+        found[name] = x
+        x = layer(x)
+    for name, mean, variance in zip(layers, *module.running, strict=True):
+        seen = found[name].transpose(0, 1).flatten(1)
+        torch.testing.assert_close(mean, seen.mean(1))
+        torch.testing.assert_close(variance, seen.var(1, correction=0), rtol=1e-4, atol=1e-6)
+    parts = module.losses(0)
+    assert float(parts["bn"]) > 0
+    assert "bn" not in inverter(prior="shots", weights=replace(cfg.weights, bn=0.0)).losses(0)
+
+
 @pytest.mark.parametrize("case", AXES)
 def test_a_layer_says_which_axis_its_channels_are(case: str) -> None:
     make, layer, means, channels = AXES[case]

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from unlearn.engine.device import hardware
 
-from . import data, fisher, inversion, stages
+from . import data, fisher, inversion, sizes, stages
 from .measure import Options, Result, in_words, write_json
 from .subjects import SCALES
 
@@ -26,6 +26,7 @@ BENCHES: dict[str, Callable[[Options], list[Result]]] = {
     "inversion": inversion.bench,
     "data": data.bench,
     "fisher": fisher.bench,
+    "sizes": sizes.bench,
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from unlearn.config.schema import Config
+from unlearn.engine.stages import settings_of
 
 # What the result does not depend on.
 INCIDENTAL = (
@@ -34,6 +35,8 @@ def relevant(cfg: Config) -> dict[str, Any]:
     """
     values = {k: v for k, v in asdict(cfg).items() if k not in INCIDENTAL}
     values["model"] = cfg.model.settings()
+    values["inversion"] = settings_of(cfg.inversion)
+    values["relearning"] = settings_of(cfg.relearning)
     if not cfg.scenario.needs_data:
         for unused in WITHOUT_DATA:
             del values[unused]

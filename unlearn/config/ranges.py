@@ -63,6 +63,7 @@ RANGES: dict[str, Range] = {
     "inversion.z": COUNT,
     "inversion.width": COUNT,
     "inversion.augmentations": NUMBER0,
+    "inversion.prior": one_of("running", "shots"),
     "inversion.tar_copies": COUNT,
     "inversion.tv_reduction": one_of("mean", "sum"),
     "inversion.grid_every": NUMBER0,
@@ -90,6 +91,7 @@ RANGES: dict[str, Range] = {
     "relearning.own_label_weight": NUMBER0,
     "relearning.teacher": one_of("stored", "view"),
     "relearning.forget": one_of("samples", "shots"),
+    "relearning.mixup": Range(lambda v: 0 <= v <= 1, "a number from 0 to 1"),
     "relearning.anchor": NUMBER0,
     "relearning.interpolate": PART,
     "relearning.stop": PART,
@@ -116,6 +118,11 @@ def check_ranges(cfg: Any) -> None:
         raise UserError(
             "relearning.candidates",
             f"{cfg.relearning.candidates} needs relearning.fresh=true; stored samples allow 1",
+        )
+    if cfg.relearning.mixup and cfg.relearning.teacher != "view":
+        raise UserError(
+            "relearning.mixup",
+            f"{cfg.relearning.mixup} needs relearning.teacher=view; stored answers allow 0",
         )
     cfg.intention.check_settings()
     if cfg.proxy is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -29,6 +29,30 @@ class Stage(ABC):
     @abstractmethod
     def key(self) -> dict[str, Any]:
         """The settings that its result depends on, JSON-like."""
+
+
+def later(off: Any) -> Any:
+    """A dataclass's field that came after results were kept. With its value ``off`` it is no part
+    of what they are known by, so that those from before are found again."""
+    return field(default=off, metadata={"off": off})
+
+
+def settings_of(cfg: Any) -> dict[str, Any]:
+    """A dataclass of settings as a result is known by them.
+
+    Example:
+        >>> @dataclass
+        ... class Some:
+        ...     steps: int = 3
+        ...     mixup: float = later(off=0.0)
+        >>> settings_of(Some()), settings_of(Some(mixup=0.5))
+        ({'steps': 3}, {'steps': 3, 'mixup': 0.5})
+    """
+    own = asdict(cfg)
+    for entry in fields(cfg):
+        if "off" in entry.metadata and own[entry.name] == entry.metadata["off"]:
+            del own[entry.name]
+    return own
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ import unlearn.inversion.losses as L
 from unlearn.engine.fitting import Fit, LossModule, gpu_layout
 from unlearn.engine.precision import forward
 from unlearn.engine.seeding import seeded, seeded_init
-from unlearn.engine.stages import Stage
+from unlearn.engine.stages import Stage, later, settings_of
 from unlearn.engine.statistics import (
     Rows,
     channel_means,
@@ -24,6 +25,8 @@ from unlearn.errors import UserError
 from unlearn.inversion.generator import AnyGenerator, Generator, Generators
 from unlearn.models.probe import running_norms, watched_layers
 from unlearn.problem import Problem
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -55,6 +58,7 @@ class InversionConfig:
     emphasis: float = 1.0
     weights: Weights = field(default_factory=Weights)
     augmentations: int = 4
+    prior: str = later("running")
     tar_copies: int = 5
     tar_layers: list[str] | None = None
     squared: bool = True
@@ -103,25 +107,34 @@ class Inverter(LossModule):
         original = problem.original
         self.frozen = {"f_o": original}
         norms, part = running_norms(original, problem.part), problem.part
-        self.bn_layers = tuple(norms) if cfg.weights.bn else ()
-        self.running = _running(norms)
-        self.tar_layers = watched_layers(original, cfg.tar_layers, part) if cfg.weights.tar else ()
+        watched = watched_layers(original, cfg.tar_layers, part)
+        self.bn_layers = tuple(norms) if cfg.prior == "running" else watched
+        self.bn_layers = self.bn_layers if cfg.weights.bn else ()
+        self.tar_layers = watched if cfg.weights.tar else ()
         self.probe = problem.probe(tuple(dict.fromkeys(self.bn_layers + self.tar_layers)))
         self.labels = torch.cat(
             [torch.arange(classes, device=device), torch.tensor(problem.targets, device=device)]
         )
-        self.targets = [self._target_statistics(problem.shots_of(t)) for t in problem.targets]
+        self.targets = [
+            self._of_shots(problem.shots_of(t), self.tar_layers, channel_means)
+            for t in problem.targets
+        ]
+        self.running = _running(norms)
+        if cfg.prior == "shots":
+            both = self._of_shots(problem.shots, self.bn_layers, channel_statistics)
+            self.running = [mean for mean, _ in both], [variance for _, variance in both]
 
     @torch.no_grad()
-    def _target_statistics(self, shots: Tensor) -> list[Tensor]:
-        if not self.tar_layers:
+    def _of_shots(self, shots: Tensor, layers: Sequence[str], of: Callable[[Tensor], T]) -> list[T]:
+        """Statistics of layers' inputs on augmented copies of the shots."""
+        if not layers:
             return []
         copies = torch.cat([shots] * self.cfg.tar_copies)
         with self.probe as probe:
             probe(self.augment(copies, self.rng))
-            means = [channel_means(probe.seen.inputs[n]) for n in self.tar_layers]
+            found = [of(probe.seen.inputs[n]) for n in layers]
         self.probe.seen.inputs.clear()
-        return means
+        return found
 
     def draw(self, number: int) -> tuple[Tensor, Tensor]:
         """Noise (number, z) and conditions (number,), as even over Y+ as ``number`` allows."""
@@ -221,7 +234,7 @@ class Inversion(Stage):
         self.cfg = cfg
 
     def key(self) -> dict[str, Any]:
-        return asdict(replace(self.cfg, grid_every=0))  # that only shows something
+        return settings_of(replace(self.cfg, grid_every=0))  # that only shows something
 
     def make(self, problem: Problem, fit: Fit) -> Entry:
         """Train a generator.

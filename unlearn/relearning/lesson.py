@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unlearn.engine.stages import later
 from unlearn.filtration import Proxy, among
 from unlearn.problem import Problem
 from unlearn.relearning.intentions import Given, Intention
@@ -31,6 +32,7 @@ class RelearningConfig:
     forget: str = "samples"
     own_label_weight: float = 1.0
     teacher: str = "stored"
+    mixup: float = later(0.0)
     anchor: float = 0.0
     interpolate: float | None = None
     stop: float | None = None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unlearn.engine.fitting import Fit, LossModule, batched, number_of_batches
 from unlearn.engine.precision import forward
 from unlearn.engine.seeding import seeded
-from unlearn.engine.stages import Stage
+from unlearn.engine.stages import Stage, settings_of
 from unlearn.engine.store import Entry, state_of
 from unlearn.engine.watch import Watch, key_of
 from unlearn.errors import UserError
@@ -100,6 +100,8 @@ class Relearner(LossModule):
         rows, scrubbing = batch
         portion, c = self.data.take(rows), self.cfg
         x = self.problem.augment(portion.images, self.rng)
+        if c.mixup:
+            x = mixed(x, portion.retain, c.mixup, self.rng)
         logits, embedding = self._pass("student", x)
         retain, forget, labels = portion.retain, portion.forget, portion.labels
         own = among(labels.argmax(-1), self.problem.targets)
@@ -159,6 +161,26 @@ class Relearner(LossModule):
         )
 
 
+def mixed(x: Tensor, retain: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Images (B, C, H, W), so large a share of D~_r's mixed with others of D~_r.
+
+    Mixup (Zhang et al. 2018) without its labels: f_o answers the mixture itself, as in the function
+    matching of Beyer et al. (2022). A row of D~_e, and a row whose partner is one, stays.
+
+    Args:
+        retain: (B,) bool, D~_r.
+        share: how many of them are mixed, in [0, 1]; each keeps at least half of itself.
+    """
+
+    def uniform() -> Tensor:
+        return torch.rand(len(x), device=x.device, generator=rng)
+
+    partner = torch.randperm(len(x), device=x.device, generator=rng)
+    mixes = retain & retain[partner] & (uniform() < share)
+    own = torch.where(mixes, 1 - uniform() / 2, 1.0).to(x.dtype)[:, None, None, None]
+    return x.lerp(x[partner], 1 - own)
+
+
 def l_retain(logits: Tensor, p: Tensor, temperature: float = 1.0) -> Tensor:
     """Distillation on D~_r: T^2 times the cross entropy of softened answers (Hinton et al. 2015).
 
@@ -201,7 +223,7 @@ class Relearning(Stage):
         self.cfg, self.intention, self.corrects, self.watch = cfg, intention, corrects, watch
 
     def key(self) -> dict[str, Any]:
-        own = {"relearning": asdict(self.cfg), "intention": asdict(self.intention)}
+        own = {"relearning": settings_of(self.cfg), "intention": asdict(self.intention)}
         several = None if self.corrects is None else list(self.corrects)
         correct = several[0] if several is not None and len(several) == 1 else several
         return {**own, "correct": correct, **key_of(self.watch)}
