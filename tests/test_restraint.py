@@ -19,8 +19,9 @@ from unlearn.relearning import Given, RelearningConfig
 from unlearn.relearning.intentions.cor import Cor
 from unlearn.relearning.intentions.neg import Neg
 from unlearn.relearning.lesson import prepare
-from unlearn.relearning.relearn import Relearner, l_anchor_each, mixed
+from unlearn.relearning.relearn import Relearner, l_anchor_each
 from unlearn.relearning.restraint import Held, interpolated
+from unlearn.relearning.views import adversarial, mixed
 
 
 def a_problem(model: nn.Module) -> Problem:
@@ -77,10 +78,11 @@ def test_with_a_teacher_on_the_same_view_the_original_is_a_fixed_point(temperatu
     assert moved(problem, stored) > 1e-4
 
 
-def test_mixtures_are_answered_by_the_original() -> None:
+@pytest.mark.parametrize("switch", ["mixup", "adversarial"])
+def test_changed_images_are_answered_by_the_original(switch: str) -> None:
     problem = a_problem(taught(small_net(), 1, 28, 28))
     proxy = a_proxy(problem)
-    same = relearnt(problem, proxy, teacher="view", mixup=1.0)
+    same = relearnt(problem, proxy, teacher="view", **{switch: 1.0})
     assert moved(problem, same) < 1e-6
 
 
@@ -100,6 +102,36 @@ def test_only_images_of_d_r_are_mixed_and_among_themselves() -> None:
         met |= {bool(v) for v in out[retain] == values[retain]}
     assert met == {True, False}
     assert torch.equal(mixed(x, retain, 0.0, rng), x)
+
+
+def test_images_go_to_where_the_model_departs_from_the_original() -> None:
+    original, model = taught(small_net(), 1, 28, 28), taught(small_net(seed=1), 1, 28, 28)
+    model.train().zero_grad()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    x, retain = torch.rand(12, 1, 28, 28) / 2 + 0.25, torch.arange(12) < 8
+
+    def gaps(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            ours, theirs = (f.eval()(images).log_softmax(-1) for f in (model, original))
+        return (theirs.exp() * (theirs - ours)).sum(1)
+
+    out = adversarial(x, retain, model, original, 0.01, 1.0)
+    assert model.training
+    assert not out.requires_grad
+    assert torch.equal(out[~retain], x[~retain])
+    length = (out - x)[retain].flatten(1).square().mean(1).sqrt()
+    torch.testing.assert_close(length, torch.full((8,), 0.01))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    # The way is the steepest: no random one of that length does better.
+    best = gaps(out)[retain]
+    for _ in range(20):
+        way = torch.randn_like(x)
+        way *= 0.01 / way.flatten(1).square().mean(1).sqrt()[:, None, None, None]
+        assert (best > gaps(x + way)[retain]).all()
+    far = adversarial(x, retain, model, original, 9.0, 1.0)
+    assert far.min() >= 0
+    assert far.max() <= 1
 
 
 def test_the_anchor_is_the_distance_in_units_of_the_features() -> None:

@@ -268,6 +268,10 @@ def test_the_estimate_counts_what_fresh_samples_cost() -> None:
     assert relearning() == pytest.approx(2 * stored)
     cfg.relearning.candidates = 2
     assert relearning() == pytest.approx(stored * (1 + (2 * 3 + 2) / 3))
+    cfg.relearning.fresh, cfg.relearning.teacher = False, "view"
+    assert relearning() == pytest.approx(stored * 4 / 3)
+    cfg.relearning.adversarial = 0.1
+    assert relearning() == pytest.approx(stored * 8 / 3)
 
 
 def test_the_distance_to_an_oracle_that_came_later(cli: Run, tmp_path: Path) -> None:

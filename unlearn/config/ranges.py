@@ -92,6 +92,7 @@ RANGES: dict[str, Range] = {
     "relearning.teacher": one_of("stored", "view"),
     "relearning.forget": one_of("samples", "shots"),
     "relearning.mixup": Range(lambda v: 0 <= v <= 1, "a number from 0 to 1"),
+    "relearning.adversarial": NUMBER0,
     "relearning.anchor": NUMBER0,
     "relearning.interpolate": PART,
     "relearning.stop": PART,
@@ -119,11 +120,13 @@ def check_ranges(cfg: Any) -> None:
             "relearning.candidates",
             f"{cfg.relearning.candidates} needs relearning.fresh=true; stored samples allow 1",
         )
-    if cfg.relearning.mixup and cfg.relearning.teacher != "view":
-        raise UserError(
-            "relearning.mixup",
-            f"{cfg.relearning.mixup} needs relearning.teacher=view; stored answers allow 0",
-        )
+    for name in ("mixup", "adversarial"):
+        value = getattr(cfg.relearning, name)
+        if value and cfg.relearning.teacher != "view":
+            raise UserError(
+                f"relearning.{name}",
+                f"{value} needs relearning.teacher=view; stored answers allow 0",
+            )
     cfg.intention.check_settings()
     if cfg.proxy is not None:
         _check_stand_in(cfg)

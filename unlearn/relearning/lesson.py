@@ -33,6 +33,7 @@ class RelearningConfig:
     own_label_weight: float = 1.0
     teacher: str = "stored"
     mixup: float = later(0.0)
+    adversarial: float = later(0.0)
     anchor: float = 0.0
     interpolate: float | None = None
     stop: float | None = None

@@ -26,6 +26,7 @@ from unlearn.relearning.fresh import Fresh
 from unlearn.relearning.intentions import Intention
 from unlearn.relearning.lesson import Data, Lesson, RelearningConfig, givens_of, prepare, without
 from unlearn.relearning.restraint import Held, UntilHeld, augmented_shots, interpolated
+from unlearn.relearning.views import adversarial, mixed
 
 
 class Batches:
@@ -102,6 +103,9 @@ class Relearner(LossModule):
         x = self.problem.augment(portion.images, self.rng)
         if c.mixup:
             x = mixed(x, portion.retain, c.mixup, self.rng)
+        if c.adversarial:
+            f_o = self.frozen["f_o"]
+            x = adversarial(x, portion.retain, self.model, f_o, c.adversarial, c.temperature)
         logits, embedding = self._pass("student", x)
         retain, forget, labels = portion.retain, portion.forget, portion.labels
         own = among(labels.argmax(-1), self.problem.targets)
@@ -159,26 +163,6 @@ class Relearner(LossModule):
             weight_decay=c.weight_decay,
             fused=self.fused,
         )
-
-
-def mixed(x: Tensor, retain: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Images (B, C, H, W), so large a share of D~_r's mixed with others of D~_r.
-
-    Mixup (Zhang et al. 2018) without its labels: f_o answers the mixture itself, as in the function
-    matching of Beyer et al. (2022). A row of D~_e, and a row whose partner is one, stays.
-
-    Args:
-        retain: (B,) bool, D~_r.
-        share: how many of them are mixed, in [0, 1]; each keeps at least half of itself.
-    """
-
-    def uniform() -> Tensor:
-        return torch.rand(len(x), device=x.device, generator=rng)
-
-    partner = torch.randperm(len(x), device=x.device, generator=rng)
-    mixes = retain & retain[partner] & (uniform() < share)
-    own = torch.where(mixes, 1 - uniform() / 2, 1.0).to(x.dtype)[:, None, None, None]
-    return x.lerp(x[partner], 1 - own)
 
 
 def l_retain(logits: Tensor, p: Tensor, temperature: float = 1.0) -> Tensor:

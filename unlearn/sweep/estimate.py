@@ -57,16 +57,21 @@ def stage_seconds(
         timed[key] = _inversion_seconds(cfg, task, device)
     samples = cfg.filtration.per_condition * (len(task.classes) + 1)
     relearning = image * cfg.relearning.epochs * samples
-    return seconds | {"inversion": timed[key], "relearning": relearning * (1 + _fresh(cfg))}
+    return seconds | {"inversion": timed[key], "relearning": relearning * (1 + _more(cfg))}
 
 
-def _fresh(cfg: Config) -> float:
-    """What fresh samples cost, as a share of a training step's forward and backward passes."""
-    if not cfg.relearning.fresh:
-        return 0.0
-    candidates = cfg.relearning.candidates
-    # The generator, f_o on the sample and on each augmentation, the model that chooses.
-    passes = candidates * (2 + cfg.filtration.augmentations) + (candidates if candidates > 1 else 0)
+def _more(cfg: Config) -> float:
+    """What a teacher, and fresh or adversarial samples cost, as a share of a training step's
+    forward and backward passes."""
+    c, passes = cfg.relearning, 0
+    if c.teacher == "view":
+        passes += 1
+    if c.adversarial:
+        passes += 4  # the model and f_o, forward and back to the image
+    if c.fresh:
+        # The generator, f_o on the sample and on each augmentation, the model that chooses.
+        passes += c.candidates * (2 + cfg.filtration.augmentations)
+        passes += c.candidates if c.candidates > 1 else 0
     return passes * FORWARD
 
 
@@ -107,7 +112,7 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
     with _as_fitted(cfg, [model], device):
         relearning = _share(step, SAMPLE, size, device) * cfg.relearning.epochs * samples
     made = {} if cfg.proxy is not None else {"inversion": inversion_seconds(cfg, problem)}
-    return made | {"relearning": relearning * (1 + _fresh(cfg))}
+    return made | {"relearning": relearning * (1 + _more(cfg))}
 
 
 def inversion_seconds(cfg: Config, problem: Problem) -> float:
