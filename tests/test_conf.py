@@ -15,6 +15,7 @@ from PIL import Image
 from tests.helpers import PAPER, SHARED, TINY, errors, make_folder
 from unlearn.config.checks import check
 from unlearn.config.compose import CONF, resolve, settings
+from unlearn.config.identity import known_by, relevant
 from unlearn.config.ranges import RANGES
 from unlearn.config.schema import TableConf
 from unlearn.errors import UserError
@@ -78,6 +79,18 @@ def test_a_whole_class_is_what_the_scenario_forgets() -> None:
     with pytest.raises(UserError, match=r"^filtration\.whole_class: true needs .*class_mnist"):
         told("scenario=7mnist", "filtration.whole_class=true")
     assert settings("paper", "filtration.whole_class=true").filtration.whole_class
+
+
+def test_a_switch_that_came_later_and_is_off_keeps_earlier_runs() -> None:
+    off, on = resolve([]), resolve(["relearning.teacher=view", "relearning.mixup=0.5"])
+    for name, switch in (("relearning", "mixup"), ("inversion", "prior")):
+        assert switch in relevant(off)[name]
+        assert switch not in known_by(off)[name]
+    assert known_by(on)["relearning"]["mixup"] == 0.5
+    assert {**relevant(off)["relearning"], "mixup": 0.5, "teacher": "view"} == (
+        relevant(on)["relearning"]
+    )
+    assert known_by(off)["inversion"]["grid_every"] == 0
 
 
 def test_the_paper_scale_is_the_papers() -> None:

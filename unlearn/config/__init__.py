@@ -2,13 +2,14 @@
 
 from unlearn.config.checks import check
 from unlearn.config.compose import CONF, resolve, settings, typed, unlearner_settings
-from unlearn.config.identity import method_of, relevant
+from unlearn.config.identity import known_by, method_of, relevant
 from unlearn.config.schema import Config
 
 __all__ = [
     "CONF",
     "Config",
     "check",
+    "known_by",
     "method_of",
     "relevant",
     "resolve",

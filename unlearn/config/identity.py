@@ -35,8 +35,6 @@ def relevant(cfg: Config) -> dict[str, Any]:
     """
     values = {k: v for k, v in asdict(cfg).items() if k not in INCIDENTAL}
     values["model"] = cfg.model.settings()
-    values["inversion"] = settings_of(cfg.inversion)
-    values["relearning"] = settings_of(cfg.relearning)
     if not cfg.scenario.needs_data:
         for unused in WITHOUT_DATA:
             del values[unused]
@@ -51,4 +49,15 @@ def relevant(cfg: Config) -> dict[str, Any]:
         del values[knob]
     if "intention" in cfg.baseline.uses:
         values["intention"] = asdict(cfg.intention.for_oracle())
+    return values
+
+
+def known_by(cfg: Config) -> dict[str, Any]:
+    """What a run is found again by: the relevant settings, less switches that came later and are
+    off."""
+    values = relevant(cfg)
+    for name in ("inversion", "relearning"):
+        if name in values:
+            off = asdict(getattr(cfg, name)).keys() - settings_of(getattr(cfg, name)).keys()
+            values[name] = {k: v for k, v in values[name].items() if k not in off}
     return values

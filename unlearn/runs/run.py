@@ -16,7 +16,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unlearn.baselines.base import BaselineStage
-from unlearn.config import Config, method_of, relevant, resolve, unlearner_settings
+from unlearn.config import (
+    Config,
+    known_by,
+    method_of,
+    relevant,
+    resolve,
+    unlearner_settings,
+)
 from unlearn.data import SOURCES
 from unlearn.engine.device import checkout
 from unlearn.engine.seeding import seeded_init
@@ -117,7 +124,7 @@ class Run:
         source = SOURCES[cfg.data]().identity(Path(cfg.data_dir)) if needs else ""
         own = cfg.model.identity()
         versions = {s.name: versions.get(s.name, s.VERSION) for s in stages_of(cfg)}
-        return hash_of([versions, self.settings, source, cfg.scenario.identity(), own])
+        return hash_of([versions, known_by(cfg), source, cfg.scenario.identity(), own])
 
     @property
     def seed(self) -> int:
