@@ -30,9 +30,12 @@ TABLES = {
     "fig4": 4,
     "best": 20,
     "full_data": 60,
+    "prior": 2,
+    "recipe": 26,
     "same_information": 91,
     "switches": 114,
     "switches_demo": 56,
+    "unmatched": 11,
 }
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 import torch.nn.functional as F
@@ -230,6 +231,8 @@ def test_one_value_or_palette_entry_is_transparent(
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LAB"])
 def test_other_modes(root: Path, mode: str) -> None:
+    if mode == "YCbCr" and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("Pillow before 13 does not read the YCbCr TIFF that it writes")
     half = Image.new("L", (6, 4), 128)
     grey = Image.fromarray(RAMP)
     made = {
