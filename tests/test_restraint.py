@@ -84,6 +84,10 @@ def test_changed_images_are_answered_by_the_original(switch: str) -> None:
     proxy = a_proxy(problem)
     same = relearnt(problem, proxy, teacher="view", **{switch: 1.0})
     assert moved(problem, same) < 1e-6
+    proxy = a_proxy(problem, like=24)
+    off, on = (relearnt(problem, proxy, teacher="view", **{switch: v}) for v in (0.0, 1.0))
+    pairs = zip(off.parameters(), on.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
 
 
 def test_only_images_of_d_r_are_mixed_and_among_themselves() -> None:

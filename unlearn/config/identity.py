@@ -58,6 +58,6 @@ def known_by(cfg: Config) -> dict[str, Any]:
     values = relevant(cfg)
     for name in ("inversion", "relearning"):
         if name in values:
-            off = asdict(getattr(cfg, name)).keys() - settings_of(getattr(cfg, name)).keys()
-            values[name] = {k: v for k, v in values[name].items() if k not in off}
+            known = settings_of(getattr(cfg, name))
+            values[name] = {k: v for k, v in values[name].items() if k in known}
     return values

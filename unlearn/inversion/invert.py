@@ -107,10 +107,12 @@ class Inverter(LossModule):
         original = problem.original
         self.frozen = {"f_o": original}
         norms, part = running_norms(original, problem.part), problem.part
-        watched = watched_layers(original, cfg.tar_layers, part)
-        self.bn_layers = tuple(norms) if cfg.prior == "running" else watched
-        self.bn_layers = self.bn_layers if cfg.weights.bn else ()
+        of_shots = cfg.prior == "shots" and cfg.weights.bn > 0
+        watched: tuple[str, ...] = ()
+        if cfg.weights.tar or of_shots:
+            watched = watched_layers(original, cfg.tar_layers, part)
         self.tar_layers = watched if cfg.weights.tar else ()
+        self.bn_layers = watched if of_shots else tuple(norms) if cfg.weights.bn else ()
         self.probe = problem.probe(tuple(dict.fromkeys(self.bn_layers + self.tar_layers)))
         self.labels = torch.cat(
             [torch.arange(classes, device=device), torch.tensor(problem.targets, device=device)]
@@ -120,7 +122,7 @@ class Inverter(LossModule):
             for t in problem.targets
         ]
         self.running = _running(norms)
-        if cfg.prior == "shots":
+        if of_shots:
             both = self._of_shots(problem.shots, self.bn_layers, channel_statistics)
             self.running = [mean for mean, _ in both], [variance for _, variance in both]
 
