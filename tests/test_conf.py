@@ -10,9 +10,11 @@ import pytest
 import yaml
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.helpers import PAPER, SHARED, TINY, errors, make_folder
+from unlearn.config import compose
 from unlearn.config.checks import check
 from unlearn.config.compose import CONF, resolve, settings
 from unlearn.config.identity import known_by, relevant
@@ -176,3 +178,35 @@ def test_full_cifar10_from_jpeg(cli: Run, tmp_path: Path) -> None:
     few = [*TINY, *LONGER, f"data_dir={tmp_path / 'cifar'}"]
     status, _, err = cli(*few, "scenario=truck_cifar10")
     assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["scale=small", "recipe=best", "intention=neg", "seed=3", "seed=4"],
+        ["scale=demo", "scenario=truck_cifar10", "intention.form=ascent", "shot=1img"],
+        ["baseline=scrub", "inversion.weights={tar: 1}", "inversion.betas=[0.1,0.2]"],
+        ["logger=[csv,tensorboard]", "model.width=16", "scenario.data.paper=mnist5k"],
+    ],
+)
+def test_values_set_after_composing_give_what_hydra_composes(overrides: list[str]) -> None:
+    quick, whole = compose._with_values(overrides), compose._composed(tuple(overrides))
+    assert quick is not None
+    assert OmegaConf.to_yaml(quick) == OmegaConf.to_yaml(whole)
+    again = compose._with_values(overrides)
+    assert again == quick
+    assert again is not quick
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["sede=1", "seed=x", "relearning.lrr=1", "~seed", "+a=1", "scenario=foo", "seed=1,2"],
+)
+def test_what_hydra_refuses_it_refuses_in_its_words(override: str) -> None:
+    said = []
+    for way in (resolve, lambda words: compose.typed(compose._composed(tuple(words)))):
+        with pytest.raises(Exception) as caught:
+            way([override])
+        said.append((type(caught.value), str(caught.value)))
+    assert said[0] == said[1]

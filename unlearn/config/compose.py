@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
+from hydra.errors import HydraException
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from unlearn.config.ranges import check_ranges
 from unlearn.config.schema import Config, register
@@ -30,15 +36,47 @@ def names(group: str) -> list[str]:
 
 def resolve(overrides: Sequence[str]) -> Config:
     """Compose ``conf/config.yaml`` with overrides, typed but not yet checked."""
+    quick = _with_values(overrides)
+    return typed(_composed(tuple(overrides)) if quick is None else quick)
+
+
+def _with_values(overrides: Sequence[str]) -> DictConfig | None:
+    """What Hydra composes of the chosen files, with single values set after; much faster for many
+    configurations of the same files. None where that cannot be said, or a value does not fit:
+    Hydra then does all of it, and complains in its words."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        plain = [o for o in parsed if o.type == OverrideType.CHANGE and not o.is_sweep_override()]
+        keys = [o.get_key_element() for o in plain]
+        if len(plain) < len(parsed) or any("/" in key or "@" in key for key in keys):
+            return None
+        groups = {p.name for p in CONF.iterdir() if p.is_dir()}
+        choices = [o.input_line for o in plain if o.get_key_element() in groups]
+        composed = deepcopy(_composed_once(CONF, tuple(map(str, choices))))
+        for override in plain:
+            if override.get_key_element() not in groups:
+                OmegaConf.update(composed, override.get_key_element(), override.value())
+    except (HydraException, OmegaConfBaseException):
+        return None
+    return composed
+
+
+@cache
+def _composed_once(_conf: Path, choices: tuple[str, ...]) -> DictConfig:
+    """``_composed`` of files alone."""
+    return _composed(choices)
+
+
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """``conf/config.yaml`` with overrides, by Hydra."""
     register()
     before = get_gh_backup()  # a job may be running under Hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("config", overrides=list(overrides))
+            return compose("config", overrides=list(overrides))
     finally:
         restore_gh_from_backup(before)
-    return typed(composed)
 
 
 def typed(composed: Any) -> Config:
