@@ -17,6 +17,7 @@ from unlearn.engine.store import hash_of
 from unlearn.inversion import Inverter, build_generator
 from unlearn.models import Classifier, build
 from unlearn.problem import Interface, Problem
+from unlearn.relearning.relearn import GUIDE_EPOCHS
 from unlearn.scenarios import Task
 from unlearn.scenarios.base import shot_count
 
@@ -56,13 +57,12 @@ def stage_seconds(
     if key not in timed:
         timed[key] = _inversion_seconds(cfg, task, device)
     samples = cfg.filtration.per_condition * (len(task.classes) + 1)
-    relearning = image * cfg.relearning.epochs * samples
-    return seconds | {"inversion": timed[key], "relearning": relearning * (1 + _more(cfg))}
+    return seconds | {"inversion": timed[key], "relearning": image * samples * _epochs(cfg)}
 
 
-def _more(cfg: Config) -> float:
-    """What a teacher, and fresh or adversarial samples cost, as a share of a training step's
-    forward and backward passes."""
+def _epochs(cfg: Config) -> float:
+    """Relearning's epochs, in those of plain training: with a guide's, and with what a teacher, and
+    fresh or adversarial samples, add to a step."""
     c, passes = cfg.relearning, 0
     if c.teacher == "view":
         passes += 1
@@ -72,7 +72,8 @@ def _more(cfg: Config) -> float:
         # The generator, f_o on the sample and on each augmentation, the model that chooses.
         passes += c.candidates * (2 + cfg.filtration.augmentations)
         passes += c.candidates if c.candidates > 1 else 0
-    return passes * FORWARD
+    guide = GUIDE_EPOCHS if cfg.intention.unrestrained() is not None else 0
+    return c.epochs * (1 + passes * FORWARD) + guide
 
 
 def _image_seconds(cfg: Config, task: Task, device: torch.device) -> float:
@@ -110,9 +111,9 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
         return {rival.name: image * rival.passes(len(problem.shots))}
     samples = cfg.filtration.per_condition * (problem.classes + len(problem.targets))
     with _as_fitted(cfg, [model], device):
-        relearning = _share(step, SAMPLE, size, device) * cfg.relearning.epochs * samples
+        relearning = _share(step, SAMPLE, size, device) * samples * _epochs(cfg)
     made = {} if cfg.proxy is not None else {"inversion": inversion_seconds(cfg, problem)}
-    return made | {"relearning": relearning * (1 + _more(cfg))}
+    return made | {"relearning": relearning}
 
 
 def inversion_seconds(cfg: Config, problem: Problem) -> float:
