@@ -189,7 +189,6 @@ def relearning() -> Values:
         "neg complementary": (Neg(form="complementary"), {"batchnorm": "frozen"}),
         "neg second": (Neg(form="second"), {"temperature": 2.0, "forget_weight": 3.0}),
         "neg clipped": (Neg(scrub_epochs=1), {"clip": 0.1, "shot_copies": 0}),
-        "neg led": (Neg(form="led"), {"teacher": "view", "batchnorm": "frozen"}),
         "fresh": (Neg(), {"fresh": True, "candidates": 2}),
         "mixup": (Neg(), {"teacher": "view", "mixup": 0.5}),
         "adversarial": (Neg(), {"teacher": "view", "adversarial": 0.1}),

@@ -15,11 +15,11 @@ from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import Fit
 from unlearn.filtration import Proxy
 from unlearn.problem import Interface, Problem
-from unlearn.relearning import Given, RelearningConfig, relearn
+from unlearn.relearning import Given, RelearningConfig
 from unlearn.relearning.intentions.cor import Cor
 from unlearn.relearning.intentions.neg import Neg
 from unlearn.relearning.lesson import prepare
-from unlearn.relearning.relearn import Relearner, Relearning, l_anchor_each
+from unlearn.relearning.relearn import Relearner, l_anchor_each
 from unlearn.relearning.restraint import Held, interpolated
 from unlearn.relearning.views import adversarial, mixed
 
@@ -235,67 +235,3 @@ def test_relearning_stops_once_the_intention_holds() -> None:
     assert last[1] < last[0]
     with torch.no_grad():
         assert (stopped.model(shots).argmax(-1) != labels).float().mean() > 0.3
-
-
-class Constant(nn.Module):
-    """Answers the same logits to every image."""
-
-    def __init__(self, *logits: float) -> None:
-        super().__init__()
-        self.logits = torch.tensor(logits)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.logits.expand(len(x), -1)
-
-
-def test_led_teaches_what_the_guide_answers_but_for_the_label() -> None:
-    images = torch.rand(3, 1, 4, 4)
-    given = Given(Constant(9.0, 0.0, 0.0, 5.0), 0, None, 0, guide=Constant(9.0, 2.0, 4.0, 1.0))
-    labels = Neg(form="led").relabel(images, given)
-    assert labels is not None
-    assert labels.tolist() == [[0.0, 0.0, 1.0, 0.0]] * 3
-    logits = torch.randn(3, 4)
-    wanted = nn.functional.cross_entropy(logits, torch.full((3,), 2))
-    torch.testing.assert_close(Neg(form="led").loss(logits, labels), wanted)
-
-
-def test_the_guide_is_the_papers_form_of_ascent(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = a_problem(taught(small_net(), 1, 28, 28))
-    proxy = a_proxy(problem, like=16)
-    cfg = RelearningConfig(
-        2, 16, 1e-2, batchnorm="frozen", temperature=4.0, teacher="view", shot_copies=9
-    )
-    stage = Relearning(cfg, Neg(form="led", cutoff=1.0))
-    givens = [Given(problem.original, problem.target, None, 0)]
-    rounds = []
-    run = Fit.run
-    monkeypatch.setattr(Fit, "run", lambda self, m, *rest: rounds.append(m) or run(self, m, *rest))
-    (guided,) = stage.guided(problem, proxy, givens, Fit())
-    assert guided.guide is not None
-    assert not guided.guide.training
-    first = rounds[0]
-    assert (first.cfg.batchnorm, first.cfg.temperature, first.cfg.teacher) == ("train", 1, "stored")
-    assert len(first.lesson.forget) == 48  # no shots: D~_e has samples
-    assert (first.lesson.intention.form, first.lesson.intention.cutoff) == ("ascent", 10.0)
-    with torch.no_grad():
-        away = guided.guide(problem.shots).argmax(-1) != problem.target
-    assert away.float().mean() >= relearn.GUIDE_HELD
-    assert len(rounds) < relearn.GUIDE_ROUNDS
-    # What cannot be led away ends after so many rounds; without samples the shots are D~_e.
-    rounds.clear()
-    slow = Relearning(replace(cfg, lr=1e-9), Neg(form="led"))
-    slow.guided(problem, a_proxy(problem), givens, Fit())
-    assert len(rounds) == relearn.GUIDE_ROUNDS
-    assert int(rounds[0].lesson.forget.sum()) == 9 * len(problem.shots)
-    assert Relearning(cfg, Neg()).guided(problem, proxy, givens, Fit()) is givens
-
-
-def test_a_model_follows_its_guide() -> None:
-    model = taught(small_net(), 1, 28, 28)
-    shots, labels = shots_of(1, 28, 28)
-    settings = tiny()
-    settings.intentions["neg"] = Neg("neg", form="led")
-    settings = replace(settings, relearning=replace(settings.relearning, lr=1e-2, epochs=6))
-    result = forget(model, shots, labels, settings=settings)
-    with torch.no_grad():
-        assert (result.model(shots).argmax(-1) != labels).all()

@@ -18,7 +18,6 @@ from unlearn import pipeline
 from unlearn.config.compose import resolve
 from unlearn.config.tables import load_table
 from unlearn.errors import UserError
-from unlearn.relearning.intentions.neg import Neg
 from unlearn.scenarios import load_task
 from unlearn.sweep import checked, estimate
 from unlearn.sweep.checked import check_jobs, expand
@@ -273,8 +272,6 @@ def test_the_estimate_counts_what_fresh_samples_cost() -> None:
     assert relearning() == pytest.approx(stored * 4 / 3)
     cfg.relearning.adversarial = 0.1
     assert relearning() == pytest.approx(stored * 8 / 3)
-    cfg.intention = Neg(form="led")
-    assert relearning() == pytest.approx(stored * (8 / 3 + 10 / cfg.relearning.epochs))
 
 
 def test_the_distance_to_an_oracle_that_came_later(cli: Run, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
@@ -23,14 +23,10 @@ from unlearn.filtration import Filter, Proxy, among
 from unlearn.models.probe import Probe, freeze_batchnorm
 from unlearn.problem import Problem
 from unlearn.relearning.fresh import Fresh
-from unlearn.relearning.intentions import Given, Intention
+from unlearn.relearning.intentions import Intention
 from unlearn.relearning.lesson import Data, Lesson, RelearningConfig, givens_of, prepare, without
 from unlearn.relearning.restraint import Held, UntilHeld, augmented_shots, interpolated
 from unlearn.relearning.views import adversarial, mixed
-
-# Of the guide: the paper's epochs, as often until so large a share of the shots is answered
-# otherwise. Near p = 1 ascent has next to no gradient, and takes its time.
-GUIDE_EPOCHS, GUIDE_ROUNDS, GUIDE_HELD = 10, 4, 0.95
 
 
 class Batches:
@@ -227,7 +223,7 @@ class Relearning(Stage):
             TrainingDiverged: at a NaN or infinite loss.
         """
         cfg = self.cfg
-        givens = self.guided(problem, proxy, givens_of(problem), fit)
+        givens = givens_of(problem)
         lesson = prepare(cfg, proxy, problem.shots, self.intention, givens, problem.labels)
         model = problem.student()
         if cfg.batchnorm == "frozen":
@@ -253,29 +249,3 @@ class Relearning(Stage):
         if fit.watch is not None:
             remark["predictions"] = fit.watch.predictions[self.name]
         return state_of(model), remark
-
-    def guided(self, problem: Problem, proxy: Proxy, givens: list[Given], fit: Fit) -> list[Given]:
-        """What the intention may look at, with the guide that it needs: a copy of f_o, relearnt in
-        the paper's form by ``Intention.unrestrained``; on shots only where D~_e has no samples.
-
-        Raises:
-            TrainingDiverged: at a NaN or infinite loss.
-        """
-        intention, c = self.intention.unrestrained(), self.cfg
-        if intention is None:
-            return givens
-        copies = 0 if proxy.target_like.any() else max(1, c.shot_copies)
-        cfg = RelearningConfig(
-            GUIDE_EPOCHS, c.batch_size, c.lr, c.momentum, c.weight_decay, c.clip, shot_copies=copies
-        )
-        lesson = prepare(cfg, proxy, problem.shots, intention, givens, problem.labels)
-        model = problem.student()
-        held = Held(intention, givens, problem.shots, problem.labels)
-        for _ in range(GUIDE_ROUNDS):
-            module = Relearner(cfg, model, lesson, problem, lesson, bool(proxy.whole))
-            module.stage, module.settings = "guide", "relearning"
-            replace(fit, watch=None).run(module, module.batches, problem.device, cfg.clip)
-            if held.share(model) >= GUIDE_HELD:
-                break
-        model.eval().requires_grad_(False)
-        return [replace(given, guide=model) for given in givens]

@@ -17,7 +17,6 @@ from unlearn.engine.store import hash_of
 from unlearn.inversion import Inverter, build_generator
 from unlearn.models import Classifier, build
 from unlearn.problem import Interface, Problem
-from unlearn.relearning.relearn import GUIDE_EPOCHS
 from unlearn.scenarios import Task
 from unlearn.scenarios.base import shot_count
 
@@ -57,12 +56,13 @@ def stage_seconds(
     if key not in timed:
         timed[key] = _inversion_seconds(cfg, task, device)
     samples = cfg.filtration.per_condition * (len(task.classes) + 1)
-    return seconds | {"inversion": timed[key], "relearning": image * samples * _epochs(cfg)}
+    relearning = image * cfg.relearning.epochs * samples
+    return seconds | {"inversion": timed[key], "relearning": relearning * (1 + _more(cfg))}
 
 
-def _epochs(cfg: Config) -> float:
-    """Relearning's epochs, in those of plain training: with a guide's, and with what a teacher, and
-    fresh or adversarial samples, add to a step."""
+def _more(cfg: Config) -> float:
+    """What a teacher, and fresh or adversarial samples cost, as a share of a training step's
+    forward and backward passes."""
     c, passes = cfg.relearning, 0
     if c.teacher == "view":
         passes += 1
@@ -72,8 +72,7 @@ def _epochs(cfg: Config) -> float:
         # The generator, f_o on the sample and on each augmentation, the model that chooses.
         passes += c.candidates * (2 + cfg.filtration.augmentations)
         passes += c.candidates if c.candidates > 1 else 0
-    guide = GUIDE_EPOCHS if cfg.intention.unrestrained() is not None else 0
-    return c.epochs * (1 + passes * FORWARD) + guide
+    return passes * FORWARD
 
 
 def _image_seconds(cfg: Config, task: Task, device: torch.device) -> float:
@@ -111,9 +110,9 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
         return {rival.name: image * rival.passes(len(problem.shots))}
     samples = cfg.filtration.per_condition * (problem.classes + len(problem.targets))
     with _as_fitted(cfg, [model], device):
-        relearning = _share(step, SAMPLE, size, device) * samples * _epochs(cfg)
+        relearning = _share(step, SAMPLE, size, device) * cfg.relearning.epochs * samples
     made = {} if cfg.proxy is not None else {"inversion": inversion_seconds(cfg, problem)}
-    return made | {"relearning": relearning}
+    return made | {"relearning": relearning * (1 + _more(cfg))}
 
 
 def inversion_seconds(cfg: Config, problem: Problem) -> float:

@@ -24,7 +24,6 @@ class Given:
         correct: the correct labels of D~_e where known: one label for all, else None.
         seed: for whatever it draws.
         untrained: the network of ``unt``, once it has been made.
-        guide: the model to which ``Intention.unrestrained`` leads, if there is one.
     """
 
     original: nn.Module
@@ -32,7 +31,6 @@ class Given:
     correct: int | None
     seed: int
     untrained: nn.Module | None = None
-    guide: nn.Module | None = None
 
 
 @dataclass
@@ -78,10 +76,6 @@ class Intention(ABC):
     def for_oracle(self) -> Self:
         """As the oracle learns it, from scratch: no scrubbing."""
         return replace(self, scrub_epochs=0)
-
-    def unrestrained(self) -> Intention | None:
-        """The intention that makes ``Given.guide`` first, by the paper's form; None needs none."""
-        return None
 
     @abstractmethod
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from unlearn.errors import UserError, choices
 from unlearn.relearning.intentions.base import INTENTIONS, Given, Intention, soft_cross_entropy
 
-FORMS = ("ascent", "complementary", "second", "led")
+FORMS = ("ascent", "complementary", "second")
 ORACLE_FORMS = ("ascent", "complementary")
 
 
@@ -25,8 +25,7 @@ class Neg(Intention):
         form: ``ascent`` raises the target label's cross entropy up to ``cutoff``;
             ``complementary`` minimises -log(1 - p), the negative learning of the literature
             (Kim et al. 2019, NLNL); ``second`` learns f_o's own answer with the target label
-            left out and the rest renormalised; ``led`` learns what ascent in the paper's form,
-            with nothing to hold it to f_o, comes to answer.
+            left out and the rest renormalised.
         cutoff: where the ascent ends, in nats.
         oracle_form: the form from which the oracle learns it: ``ascent`` or ``complementary``.
             From scratch the paper's loss has to go on where p is already small, as -log(1 - p)
@@ -55,24 +54,14 @@ class Neg(Intention):
     def for_oracle(self) -> Self:
         return replace(super().for_oracle(), form=self.oracle_form)
 
-    def unrestrained(self) -> Intention | None:
-        return replace(self, form="ascent", cutoff=Neg.cutoff) if self.form == "led" else None
-
     @torch.no_grad()
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:
-        asked = given.original
-        if self.form == "led":
-            assert given.guide is not None
-            asked = given.guide
-        logits = torch.cat([asked(part) for part in images.split(256)])
-        labels = torch.full((len(images),), given.target, device=images.device)
-        if self.form in ("second", "led"):
-            logits[:, given.target] = -torch.inf
+        logits = torch.cat([given.original(part) for part in images.split(256)])
+        wrong = torch.full((len(images),), given.target, device=images.device)
         if self.form == "second":
+            logits[:, given.target] = -torch.inf
             return logits.softmax(-1)
-        if self.form == "led":
-            labels = logits.argmax(-1)
-        return F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        return F.one_hot(wrong, logits.shape[1]).to(logits.dtype)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.form == "ascent":
