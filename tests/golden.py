@@ -192,6 +192,10 @@ def relearning() -> Values:
         "fresh": (Neg(), {"fresh": True, "candidates": 2}),
         "mixup": (Neg(), {"teacher": "view", "mixup": 0.5}),
         "adversarial": (Neg(), {"teacher": "view", "adversarial": 0.1}),
+        "adversarial D~_e": (
+            INTENTIONS["cor"](),
+            {"teacher": "view", "adversarial": 0.1, "adversarial_forget": 0.2},
+        ),
         "teacher": (Neg(), {"teacher": "view", "anchor": 0.5, "own_label_weight": 2.0}),
         "restraint": (INTENTIONS["cor"](), {"stop": 0.5, "interpolate": 0.9, "forget": "shots"}),
     }

@@ -185,6 +185,7 @@ BAD = {
     "relearning.mixup=1.5": ["relearning.mixup", "0 to 1"],
     "relearning.mixup=0.5": ["relearning.mixup", "teacher=view"],
     "relearning.adversarial=0.1": ["relearning.adversarial", "teacher=view"],
+    "relearning.adversarial_forget=0.1": ["relearning.adversarial_forget", "adversarial above 0"],
     "intention.form=maybe": ["intention.form", "ascent, complementary, second"],
     "model.checkpoint=nowhere.pt": ["model.checkpoint", "nowhere.pt"],
     "data=mnist data_dir=nowhere": ["data_dir", "UNLEARN_DATA", "mnist5k"],

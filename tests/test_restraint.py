@@ -21,7 +21,7 @@ from unlearn.relearning.intentions.neg import Neg
 from unlearn.relearning.lesson import prepare
 from unlearn.relearning.relearn import Relearner, l_anchor_each
 from unlearn.relearning.restraint import Held, interpolated
-from unlearn.relearning.views import adversarial, mixed
+from unlearn.relearning.views import adversarial, departure, mixed
 
 
 def a_problem(model: nn.Module) -> Problem:
@@ -119,7 +119,10 @@ def test_images_go_to_where_the_model_departs_from_the_original() -> None:
             ours, theirs = (f.eval()(images).log_softmax(-1) for f in (model, original))
         return (theirs.exp() * (theirs - ours)).sum(1)
 
-    out = adversarial(x, retain, model, original, 0.01, 1.0)
+    def gap(moved: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        return departure(logits, original.eval()(moved), 1.0)
+
+    out = adversarial(x, 0.01 * retain, model, gap)
     assert model.training
     assert not out.requires_grad
     assert torch.equal(out[~retain], x[~retain])
@@ -133,7 +136,7 @@ def test_images_go_to_where_the_model_departs_from_the_original() -> None:
         way = torch.randn_like(x)
         way *= 0.01 / way.flatten(1).square().mean(1).sqrt()[:, None, None, None]
         assert (best > gaps(x + way)[retain]).all()
-    far = adversarial(x, retain, model, original, 9.0, 1.0)
+    far = adversarial(x, 9.0 * retain, model, gap)
     assert far.min() >= 0
     assert far.max() <= 1
 
@@ -235,3 +238,31 @@ def test_relearning_stops_once_the_intention_holds() -> None:
     assert last[1] < last[0]
     with torch.no_grad():
         assert (stopped.model(shots).argmax(-1) != labels).float().mean() > 0.3
+
+
+def test_images_of_d_e_go_to_where_the_intention_holds_least() -> None:
+    problem = a_problem(taught(small_net(), 1, 28, 28))
+    proxy = a_proxy(problem, like=24)
+    cfg = RelearningConfig(
+        2, 16, 1e-3, teacher="view", adversarial=0.02, adversarial_forget=0.05, shot_copies=0
+    )
+    given = Given(problem.original, problem.target, 1 - problem.target, 0)
+    lesson = prepare(cfg, proxy, problem.shots, Cor(), given)
+    module = Relearner(cfg, problem.student(), lesson, problem, lesson)
+    rows = torch.arange(len(lesson.forget))
+    portion = lesson.take(rows)
+    x = portion.images * 0.5 + 0.25  # far from both ends
+    moved = module._moved(x, portion)
+    length = (moved - x).flatten(1).square().mean(1).sqrt()
+    # A pixel that comes to an end stays there.
+    torch.testing.assert_close(length[portion.forget], torch.full((24,), 0.05), atol=1e-3, rtol=0)
+    assert length[portion.retain].max() == 0  # the model is f_o still: no way leads from it
+
+    def losses(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            logits = module.model.eval()(images)
+        return nn.functional.cross_entropy(logits, portion.labels, reduction="none")[portion.forget]
+
+    assert (losses(moved) > losses(x)).all()
+    lesson.imposed = False  # while D~_e is scrubbed it stays where it is
+    assert torch.equal(module._moved(x, portion)[portion.forget], x[portion.forget])

@@ -93,6 +93,7 @@ RANGES: dict[str, Range] = {
     "relearning.forget": one_of("samples", "shots"),
     "relearning.mixup": Range(lambda v: 0 <= v <= 1, "a number from 0 to 1"),
     "relearning.adversarial": NUMBER0,
+    "relearning.adversarial_forget": NUMBER0,
     "relearning.anchor": NUMBER0,
     "relearning.interpolate": PART,
     "relearning.stop": PART,
@@ -127,6 +128,12 @@ def check_ranges(cfg: Any) -> None:
                 f"relearning.{name}",
                 f"{value} needs relearning.teacher=view; stored answers allow 0",
             )
+    if cfg.relearning.adversarial_forget and not cfg.relearning.adversarial:
+        raise UserError(
+            "relearning.adversarial_forget",
+            f"{cfg.relearning.adversarial_forget} needs relearning.adversarial above 0; without it "
+            "only 0 is allowed",
+        )
     cfg.intention.check_settings()
     if cfg.proxy is not None:
         _check_stand_in(cfg)

@@ -34,6 +34,7 @@ class RelearningConfig:
     teacher: str = "stored"
     mixup: float = later(0.0)
     adversarial: float = later(0.0)
+    adversarial_forget: float = later(0.0)
     anchor: float = 0.0
     interpolate: float | None = None
     stop: float | None = None

@@ -24,9 +24,17 @@ from unlearn.models.probe import Probe, freeze_batchnorm
 from unlearn.problem import Problem
 from unlearn.relearning.fresh import Fresh
 from unlearn.relearning.intentions import Intention
-from unlearn.relearning.lesson import Data, Lesson, RelearningConfig, givens_of, prepare, without
+from unlearn.relearning.lesson import (
+    Data,
+    Lesson,
+    Portion,
+    RelearningConfig,
+    givens_of,
+    prepare,
+    without,
+)
 from unlearn.relearning.restraint import Held, UntilHeld, augmented_shots, interpolated
-from unlearn.relearning.views import adversarial, mixed
+from unlearn.relearning.views import adversarial, departure, mixed
 
 
 class Batches:
@@ -104,8 +112,7 @@ class Relearner(LossModule):
         if c.mixup:
             x = mixed(x, portion.retain, c.mixup, self.rng)
         if c.adversarial:
-            f_o = self.frozen["f_o"]
-            x = adversarial(x, portion.retain, self.model, f_o, c.adversarial, c.temperature)
+            x = self._moved(x, portion)
         logits, embedding = self._pass("student", x)
         retain, forget, labels = portion.retain, portion.forget, portion.labels
         own = among(labels.argmax(-1), self.problem.targets)
@@ -118,15 +125,34 @@ class Relearner(LossModule):
         if scrubbing:
             shares["forget"] = (self._scrub(logits), forget)
         elif self.lesson.imposed:
-            # Labels of D~_r may be such that a loss for D~_e has no gradient.
-            one_hot = F.one_hot(labels.argmax(-1), labels.shape[1]).to(labels.dtype)
-            safe = torch.where(forget[:, None], labels, one_hot)
-            shares["forget"] = (self.lesson.intention.losses(logits, safe), forget)
+            shares["forget"] = (self._intended(logits, portion), forget)
         weights = {"retain": 1.0, "anchor": c.anchor, "forget": c.forget_weight}
         sums = {k: (each * chosen).sum() for k, (each, chosen) in shares.items()}
         total = torch.stack([weights[k] * v for k, v in sums.items()]).sum() / len(rows)
         parts = {k: v / shares[k][1].sum().clamp_min(1) for k, v in sums.items()}
         return {"loss": total, **parts}
+
+    def _intended(self, logits: Tensor, portion: Portion) -> Tensor:
+        """The intention's loss of every row, (b,); it means something in D~_e alone."""
+        labels = portion.labels
+        # Labels of D~_r may be such that a loss for D~_e has no gradient.
+        one_hot = F.one_hot(labels.argmax(-1), labels.shape[1]).to(labels.dtype)
+        safe = torch.where(portion.forget[:, None], labels, one_hot)
+        return self.lesson.intention.losses(logits, safe)
+
+    def _moved(self, x: Tensor, portion: Portion) -> Tensor:
+        """Images of D~_r where the model departs from f_o, of D~_e where the intention fails."""
+        c = self.cfg
+        further = c.adversarial_forget if self.lesson.imposed else 0.0
+        sizes = torch.where(portion.retain, c.adversarial, further * portion.forget)
+
+        def gap(moved: Tensor, logits: Tensor) -> Tensor:
+            apart = departure(logits, forward(self.frozen["f_o"], moved), c.temperature)
+            if not further:
+                return apart
+            return torch.where(portion.forget, self._intended(logits, portion), apart)
+
+        return adversarial(x, sizes, self.model, gap)
 
     @torch.no_grad()
     def _taught(self, x: Tensor, labels: Tensor, retain: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,30 +33,30 @@ def mixed(x: Tensor, retain: Tensor, share: float, rng: torch.Generator) -> Tens
 
 
 def adversarial(
-    x: Tensor,
-    retain: Tensor,
-    model: nn.Module,
-    original: nn.Module,
-    size: float,
-    temperature: float,
+    x: Tensor, sizes: Tensor, model: nn.Module, gap: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Images (B, C, H, W) in [0, 1], those of D~_r moved to where the model departs most from f_o.
+    """Images (B, C, H, W) in [0, 1], moved to where the model does worst.
 
-    One step of steepest ascent on KL(f_o | model) of softened answers. To match f_o there bounds
-    what relearning changes beside D~_e: adversarial belief matching (Micaelli and Storkey 2019)
-    and data-free adversarial distillation (Fang et al. 2019), which train the generator for it.
+    One step of steepest ascent on a gap, of a length for each image. To match f_o where the model
+    departs from it bounds what relearning changes beside D~_e: adversarial belief matching
+    (Micaelli and Storkey 2019) and data-free adversarial distillation (Fang et al. 2019), which
+    train the generator for it. To learn D~_e where the intention holds least is adversarial
+    training (Madry et al. 2018) in one step.
 
     Args:
-        retain: (B,) bool, D~_r; other rows stay.
-        size: of the step, as root mean square over an image's values.
+        sizes: (B,) root mean square of an image's step; 0 leaves it where it is.
+        gap: of moved images and the model's logits on them, (B,); what it is of one image may
+            depend on that image alone.
     """
     moved = x.detach().requires_grad_(True)
     with torch.enable_grad(), evaluating(model):
-        ours, theirs = (
-            (forward(f, moved) / temperature).log_softmax(-1) for f in (model, original)
-        )
-        gap = F.kl_div(ours, theirs, reduction="sum", log_target=True)
-        (slope,) = torch.autograd.grad(gap, moved)
+        (slope,) = torch.autograd.grad(gap(moved, forward(model, moved)).sum(), moved)
     length = slope.flatten(1).square().mean(1).sqrt().clamp_min(1e-30)
-    step = size * slope / length[:, None, None, None]
-    return torch.where(retain[:, None, None, None], (x + step).clamp(0, 1), x).detach()
+    step = (sizes / length).to(x.dtype)[:, None, None, None] * slope
+    return torch.where(sizes[:, None, None, None] > 0, (x + step).clamp(0, 1), x).detach()
+
+
+def departure(logits: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """KL(f_o | model) of softened answers, from logits (B, classes) of both: (B,)."""
+    q, p = ((v / temperature).log_softmax(-1) for v in (logits, theirs))
+    return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
