@@ -33,7 +33,7 @@ TABLES = {
     "best": 38,
     "full_data": 60,
     "prior": 2,
-    "recipe": 30,
+    "recipe": 33,
     "same_information": 91,
     "switches": 114,
     "switches_demo": 56,
