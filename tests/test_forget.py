@@ -8,6 +8,7 @@ import inspect
 import subprocess
 import sys
 from dataclasses import replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -267,14 +268,8 @@ def test_no_circular_imports() -> None:
         for p in PACKAGE.rglob("*.py")
     }
     graph = {m: {i for i in found if i in graph and i != m} for m, found in graph.items()}
-
-    def visit(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, " -> ".join((*path, module))
-        for other in graph[module]:
-            visit(other, (*path, module))
-
-    for module in graph:
-        visit(module, ())
+    assert len(graph) > 100
+    TopologicalSorter(graph).prepare()  # names a circle, if there is one
 
 
 def test_augmentation_can_be_named() -> None:
