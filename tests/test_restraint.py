@@ -252,7 +252,7 @@ def test_images_of_d_e_go_to_where_the_intention_holds_least() -> None:
     rows = torch.arange(len(lesson.forget))
     portion = lesson.take(rows)
     x = portion.images * 0.5 + 0.25  # far from both ends
-    moved = module._moved(x, portion)
+    moved = module._moved(x, portion, scrubbing=False)
     length = (moved - x).flatten(1).square().mean(1).sqrt()
     # A pixel that comes to an end stays there.
     torch.testing.assert_close(length[portion.forget], torch.full((24,), 0.05), atol=1e-3, rtol=0)
@@ -264,5 +264,11 @@ def test_images_of_d_e_go_to_where_the_intention_holds_least() -> None:
         return nn.functional.cross_entropy(logits, portion.labels, reduction="none")[portion.forget]
 
     assert (losses(moved) > losses(x)).all()
-    lesson.imposed = False  # while D~_e is scrubbed it stays where it is
-    assert torch.equal(module._moved(x, portion)[portion.forget], x[portion.forget])
+
+    def stays(scrubbing: bool) -> bool:
+        return torch.equal(module._moved(x, portion, scrubbing)[portion.forget], x[portion.forget])
+
+    assert stays(scrubbing=True)
+    assert not stays(scrubbing=False)
+    lesson.imposed = False
+    assert stays(scrubbing=False)

@@ -41,9 +41,14 @@ def resolve(overrides: Sequence[str]) -> Config:
 
 
 def _with_values(overrides: Sequence[str]) -> DictConfig | None:
-    """What Hydra composes of the chosen files, with single values set after; much faster for many
-    configurations of the same files. None where that cannot be said, or a value does not fit:
-    Hydra then does all of it, and complains in its words."""
+    """The same as ``_composed``, several times as fast once the same files have been composed.
+
+    Hydra composes the files that the overrides choose; single values are set after it, as it would.
+
+    Returns:
+        None for overrides that only Hydra can apply (``+key``, ``~key``, sweeps), and for those
+        that it refuses: it says why.
+    """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         plain = [o for o in parsed if o.type == OverrideType.CHANGE and not o.is_sweep_override()]

@@ -112,7 +112,7 @@ class Relearner(LossModule):
         if c.mixup:
             x = mixed(x, portion.retain, c.mixup, self.rng)
         if c.adversarial:
-            x = self._moved(x, portion)
+            x = self._moved(x, portion, scrubbing)
         logits, embedding = self._pass("student", x)
         retain, forget, labels = portion.retain, portion.forget, portion.labels
         own = among(labels.argmax(-1), self.problem.targets)
@@ -140,10 +140,13 @@ class Relearner(LossModule):
         safe = torch.where(portion.forget[:, None], labels, one_hot)
         return self.lesson.intention.losses(logits, safe)
 
-    def _moved(self, x: Tensor, portion: Portion) -> Tensor:
-        """Images of D~_r where the model departs from f_o, of D~_e where the intention fails."""
+    def _moved(self, x: Tensor, portion: Portion, scrubbing: bool) -> Tensor:
+        """Images of D~_r where the model departs from f_o, of D~_e where the intention fails.
+
+        While D~_e is scrubbed, or nothing is intended for it, its images stay.
+        """
         c = self.cfg
-        further = c.adversarial_forget if self.lesson.imposed else 0.0
+        further = c.adversarial_forget if self.lesson.imposed and not scrubbing else 0.0
         sizes = torch.where(portion.retain, c.adversarial, further * portion.forget)
 
         def gap(moved: Tensor, logits: Tensor) -> Tensor:

@@ -52,8 +52,8 @@ def adversarial(
     with torch.enable_grad(), evaluating(model):
         (slope,) = torch.autograd.grad(gap(moved, forward(model, moved)).sum(), moved)
     length = slope.flatten(1).square().mean(1).sqrt().clamp_min(1e-30)
-    step = (sizes / length).to(x.dtype)[:, None, None, None] * slope
-    return torch.where(sizes[:, None, None, None] > 0, (x + step).clamp(0, 1), x).detach()
+    own, length = (v[:, None, None, None] for v in (sizes, length))
+    return torch.where(own > 0, (x + own * slope / length).clamp(0, 1), x).detach()
 
 
 def departure(logits: Tensor, theirs: Tensor, temperature: float) -> Tensor:
