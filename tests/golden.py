@@ -190,6 +190,7 @@ def relearning() -> Values:
         "neg second": (Neg(form="second"), {"temperature": 2.0, "forget_weight": 3.0}),
         "neg clipped": (Neg(scrub_epochs=1), {"clip": 0.1, "shot_copies": 0}),
         "fresh": (Neg(), {"fresh": True, "candidates": 2}),
+        "cosine": (Neg(), {"schedule": "cosine"}),
         "mixup": (Neg(), {"teacher": "view", "mixup": 0.5}),
         "adversarial": (Neg(), {"teacher": "view", "adversarial": 0.1}),
         "adversarial D~_e": (

@@ -182,6 +182,7 @@ BAD = {
     "data=imagenet": ["data", "cifar10, folder, mnist, mnist5k"],
     "device=tpu7": ["device", "auto, cpu, cuda"],
     "relearning.batchnorm=off": ["relearning.batchnorm", "train, frozen"],
+    "relearning.schedule=onecycle": ["relearning.schedule", "constant, cosine"],
     "relearning.mixup=1.5": ["relearning.mixup", "0 to 1"],
     "relearning.mixup=0.5": ["relearning.mixup", "teacher=view"],
     "relearning.adversarial=0.1": ["relearning.adversarial", "teacher=view"],

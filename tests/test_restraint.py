@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -238,6 +241,28 @@ def test_relearning_stops_once_the_intention_holds() -> None:
     assert last[1] < last[0]
     with torch.no_grad():
         assert (stopped.model(shots).argmax(-1) != labels).float().mean() > 0.3
+
+
+def test_the_rate_falls_to_nothing_by_a_cosine() -> None:
+    problem = a_problem(taught(small_net(), 1, 28, 28))
+    proxy = a_proxy(problem, like=24)
+    given = Given(problem.original, problem.target, None, 0)
+    rates: dict[str, list[float]] = {}
+    for schedule in ("constant", "cosine"):
+        cfg = RelearningConfig(3, 16, 0.01, schedule=schedule)
+        lesson = prepare(cfg, proxy, problem.shots, Neg(), given)
+        module = Relearner(cfg, problem.student(), lesson, problem, lesson)
+        seen = rates[schedule] = []
+
+        class Look(pl.Callback):
+            def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+                seen.append(trainer.optimizers[0].param_groups[0]["lr"])  # noqa: B023
+
+        Fit().run(module, module.batches, problem.device, callbacks=[Look()])
+    steps = len(rates["constant"])
+    assert rates["constant"] == [0.01] * steps
+    falls = [0.005 * (1 + math.cos(math.pi * i / steps)) for i in range(steps)]
+    assert rates["cosine"] == pytest.approx(falls)
 
 
 def test_images_of_d_e_go_to_where_the_intention_holds_least() -> None:

@@ -83,6 +83,7 @@ RANGES: dict[str, Range] = {
     "relearning.lr": ABOVE0,
     "relearning.momentum": SHARE,
     "relearning.weight_decay": NUMBER0,
+    "relearning.schedule": one_of("constant", "cosine"),
     "relearning.clip": ABOVE0,
     "relearning.batchnorm": one_of("train", "frozen"),
     "relearning.temperature": ABOVE0,

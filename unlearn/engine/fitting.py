@@ -106,6 +106,12 @@ class LossModule(pl.LightningModule):
             raise TrainingDiverged(self.stage, step, HINT.format(group=group))
 
 
+def annealed(optimizer: torch.optim.Optimizer, steps: int) -> dict[str, Any]:
+    """What Lightning is given for a learning rate that falls to 0 as half a cosine does."""
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
 @dataclass(frozen=True)
 class Fit:
     """How stages are fitted and shown.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import unlearn.inversion.losses as L
-from unlearn.engine.fitting import Fit, LossModule, gpu_layout
+from unlearn.engine.fitting import Fit, LossModule, annealed, gpu_layout
 from unlearn.engine.precision import forward
 from unlearn.engine.seeding import seeded, seeded_init
 from unlearn.engine.stages import Stage, later, settings_of
@@ -217,13 +217,7 @@ class Inverter(LossModule):
             weight_decay=c.weight_decay,
             fused=self.fused,
         )
-        if c.schedule == "constant":
-            return optimizer
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, c.steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return annealed(optimizer, c.steps) if c.schedule == "cosine" else optimizer
 
 
 class Inversion(Stage):

@@ -24,6 +24,7 @@ class RelearningConfig:
     lr: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 2e-5
+    schedule: str = later("constant")
     clip: float | None = None
     batchnorm: str = "train"
     temperature: float = 1.0

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearn.engine.fitting import Fit, LossModule, batched, number_of_batches
+from unlearn.engine.fitting import Fit, LossModule, annealed, batched, number_of_batches
 from unlearn.engine.precision import forward
 from unlearn.engine.seeding import seeded
 from unlearn.engine.stages import Stage, settings_of
@@ -185,13 +185,14 @@ class Relearner(LossModule):
 
     def configure_optimizers(self) -> Any:
         c = self.cfg
-        return torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=c.lr,
             momentum=c.momentum,
             weight_decay=c.weight_decay,
             fused=self.fused,
         )
+        return annealed(optimizer, len(self.batches)) if c.schedule == "cosine" else optimizer
 
 
 def l_retain(logits: Tensor, p: Tensor, temperature: float = 1.0) -> Tensor:
