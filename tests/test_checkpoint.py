@@ -225,3 +225,12 @@ def test_what_is_no_checkpoint() -> None:
         assert path in refused(path)
     for path in (".", "absent.pt"):
         assert "cannot be read" in refused(path)
+
+
+def test_a_network_kept_as_a_program() -> None:
+    program = torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),))
+    torch.export.save(program, "program.pt2")
+    torch.jit.script(nn.Linear(2, 2)).save("script.pt")
+    for path, kind in (("program.pt2", "torch.export"), ("script.pt", "TorchScript")):
+        assert kind in refused(path)
+        assert "torch.save(model.state_dict(), ...)" in refused(path)

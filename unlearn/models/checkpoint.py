@@ -7,6 +7,7 @@ import hashlib
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
@@ -76,9 +77,18 @@ def read_file(path: str) -> Any:
     except (OSError, SafetensorError) as error:
         raise UserError(KEY, f"{path!r} cannot be read ({_first_line(error)})") from error
     except Exception as error:  # whatever reading noise as a pickle or a ZIP file raises
-        raise UserError(
-            KEY, f"{path!r} is no safetensors file or state dict ({_first_line(error)})"
-        ) from error
+        told = _program(path) or f"is no safetensors file or state dict ({_first_line(error)})"
+        raise UserError(KEY, f"{path!r} {told}") from error
+
+
+def _program(path: str) -> str | None:
+    """What to do where a file holds a network as a program; None where it holds none."""
+    inside = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    kinds = {"/models/": "a program of torch.export", "/code/": "a TorchScript archive"}
+    for mark, kind in kinds.items():
+        if any(mark in name for name in inside):
+            return f"is {kind}; save the network's weights: torch.save(model.state_dict(), ...)"
+    return None
 
 
 def load_checkpoint(model: nn.Module, path: str) -> Checkpoint:
