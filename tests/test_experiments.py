@@ -33,6 +33,7 @@ TABLES = {
     "best": 38,
     "full_data": 60,
     "prior": 2,
+    "privacy": 9,
     "recipe": 40,
     "same_information": 91,
     "switches": 114,
