@@ -22,7 +22,16 @@ from unlearn.relearning.intentions import INTENTIONS, Given, Intention
 from unlearn.relearning.lesson import Lesson, prepare
 
 TARGET, PLUS = 1, 4
-CFG = RelearningConfig(3, 16, 0.02, 0.9, 0.0, 1.0, "frozen", 1.0, 1, 1.0, True, 1)
+CFG = RelearningConfig(
+    epochs=3,
+    batch_size=16,
+    lr=0.02,
+    weight_decay=0.0,
+    clip=1.0,
+    batchnorm="frozen",
+    shot_copies=1,
+    fresh=True,
+)
 FILTRATION = FiltrationConfig(augmentations=1, t_ent=1.0)
 
 
