@@ -213,7 +213,19 @@ def test_what_is_no_checkpoint() -> None:
     Path("text.pth").write_text("hello world\n")
     Path("empty.pt").write_bytes(b"")
     torch.save({"a": 1}, "numbers.pt")
-    for path in ("noise.safetensors", "noise.pt", "text.pth", "empty.pt", "numbers.pt"):
+    torch.save({"a": torch.zeros(99)}, "broken.pt")
+    whole = bytearray(Path("broken.pt").read_bytes())
+    start = whole.rindex(b"PK\x01\x02")  # of the ZIP's table of contents
+    whole[start : start + 2] = b"??"
+    Path("broken.pt").write_bytes(whole)
+    for path in (
+        "noise.safetensors",
+        "noise.pt",
+        "text.pth",
+        "empty.pt",
+        "numbers.pt",
+        "broken.pt",
+    ):
         assert path in refused(path)
     for path in (".", "absent.pt"):
         assert "cannot be read" in refused(path)

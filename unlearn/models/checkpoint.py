@@ -83,7 +83,11 @@ def read_file(path: str) -> Any:
 
 def _program(path: str) -> str | None:
     """What to do where a file holds a network as a program; None where it holds none."""
-    inside = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return None
     kinds = {"/models/": "a program of torch.export", "/code/": "a TorchScript archive"}
     for mark, kind in kinds.items():
         if any(mark in name for name in inside):
