@@ -23,6 +23,7 @@ from unlearn.config.schema import TableConf
 from unlearn.errors import UserError
 from unlearn.models import list_models
 from unlearn.relearning.intentions import INTENTIONS
+from unlearn.relearning.intentions.neg import Neg
 from unlearn.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +82,20 @@ def test_a_whole_class_is_what_the_scenario_forgets() -> None:
     with pytest.raises(UserError, match=r"^filtration\.whole_class: true needs .*class_mnist"):
         told("scenario=7mnist", "filtration.whole_class=true")
     assert settings("paper", "filtration.whole_class=true").filtration.whole_class
+
+
+def test_the_best_recipe_goes_by_what_is_given_of_d_e() -> None:
+    def chosen(*overrides: str) -> tuple[int, float, str, float]:
+        cfg = resolve(["recipe=best", "intention=neg", *overrides])
+        check(cfg)
+        r, neg = cfg.relearning, cfg.intention
+        assert isinstance(neg, Neg)
+        return r.epochs, r.temperature, r.forget, neg.cutoff
+
+    whole = ["scenario=class_mnist", "scenario.digit=9"]
+    assert chosen(*whole) == chosen(*whole, "shot=1img") == (20, 4.0, "samples", 4.0)
+    assert chosen("scenario=7mnist") == chosen("shot=2img") == (10, 4.0, "shots", 4.0)
+    assert chosen("scenario=7mnist", "shot=1img") == (10, 2.0, "samples", 10.0)
 
 
 def test_a_switch_that_came_later_and_is_off_keeps_earlier_runs() -> None:

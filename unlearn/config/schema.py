@@ -98,6 +98,7 @@ def register() -> None:
         "gpu_share", lambda jobs: min(1.0, torch.cuda.device_count() / jobs), replace=True
     )
     OmegaConf.register_new_resolver("whole_class", whole_class, replace=True)
+    OmegaConf.register_new_resolver("by_d_e", by_d_e, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="hydra/sweeper", name="table", node=TableConf)
@@ -117,3 +118,8 @@ def register() -> None:
 def whole_class(scenario: str, then: Any = True, otherwise: Any = False) -> Any:
     """``then`` where a scenario forgets a whole class, else ``otherwise``."""
     return then if SCENARIOS[scenario].whole_class else otherwise
+
+
+def by_d_e(scenario: str, shot: float | str, whole: Any, part: Any, single: Any) -> Any:
+    """One of three values: D_e is a whole class, a part of one, or a part shown by one image."""
+    return whole_class(scenario, whole, single if shot == "1img" else part)
