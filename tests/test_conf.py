@@ -85,22 +85,24 @@ def test_a_whole_class_is_what_the_scenario_forgets() -> None:
 
 
 def test_the_best_recipe_goes_by_what_is_given_of_d_e() -> None:
-    def chosen(*overrides: str) -> tuple[int, float, str, float]:
+    def chosen(*overrides: str) -> tuple[bool, int, float, str, float]:
         cfg = resolve(["recipe=best", "intention=neg", *overrides])
         check(cfg)
         r, neg = cfg.relearning, cfg.intention
         assert isinstance(neg, Neg)
-        return r.epochs, r.temperature, r.forget, neg.cutoff
+        return cfg.filtration.knee, r.epochs, r.temperature, r.forget, neg.cutoff
 
     whole = ["scenario=class_mnist", "scenario.digit=9"]
-    assert chosen(*whole) == chosen(*whole, "shot=1img") == (20, 4.0, "samples", 4.0)
-    assert chosen("scenario=7mnist") == chosen("shot=2img") == (10, 4.0, "shots", 4.0)
-    assert chosen("scenario=7mnist", "shot=1img") == (10, 2.0, "samples", 10.0)
+    of_a_class, of_a_part = (True, 20, 4.0, "samples", 4.0), (True, 10, 4.0, "shots", 4.0)
+    assert chosen(*whole) == chosen(*whole, "shot=1img") == of_a_class
+    assert chosen("scenario=7mnist") == chosen("shot=2img") == of_a_part
+    assert chosen("scenario=7mnist", "shot=1img") == (False, 10, 2.0, "samples", 10.0)
 
 
 def test_a_switch_that_came_later_and_is_off_keeps_earlier_runs() -> None:
     off, on = resolve([]), resolve(["relearning.teacher=view", "relearning.mixup=0.5"])
-    for name, switch in (("relearning", "mixup"), ("inversion", "prior")):
+    later = (("relearning", "mixup"), ("inversion", "prior"), ("filtration", "knee"))
+    for name, switch in later:
         assert switch in relevant(off)[name]
         assert switch not in known_by(off)[name]
     assert known_by(on)["relearning"]["mixup"] == 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from unlearn.engine.augment import Augment
 from unlearn.engine.seeding import seeded
 from unlearn.engine.statistics import entropy
 from unlearn.filtration import Filter, FiltrationConfig, Proxy, filtrate
+from unlearn.filtration.filtrate import refined
 from unlearn.filtration.knee import knee, threshold
 from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
 from unlearn.inversion import Generator
@@ -108,6 +110,23 @@ def test_the_threshold_stays_within_the_shots_spread() -> None:
 
 def test_no_knee_falls_back_to_the_mean() -> None:
     assert threshold(np.full(50, 0.7), np.array([0.2, 0.4])) == (pytest.approx(0.3), None)
+
+
+@pytest.mark.parametrize("number", [3, 1])
+def test_without_the_knee_the_threshold_is_the_mean_spread(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("unlearn.filtration.filtrate")
+    monkeypatch.setattr(module, "threshold", lambda *_: (0.9, 1))
+    generator, model, shots, target = parts()
+    problem = problem_of(model, shots[:number], target, augment=Augment(2))
+    cfg = replace(CFG, bandwidths=[3.0])
+    mean, by_knee = (refined(replace(cfg, knee=k), problem, generator) for k in (False, True))
+    assert float(mean.threshold) == pytest.approx(float(mean.within.mean()))
+    assert float(by_knee.threshold) == pytest.approx(0.9)
+    assert torch.equal(mean.distances, by_knee.distances)
+    own = mean.probabilities.argmax(-1) == target
+    assert torch.equal(mean.target_like, own & (mean.distances < mean.threshold))
 
 
 CFG = FiltrationConfig(

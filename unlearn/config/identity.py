@@ -56,7 +56,7 @@ def known_by(cfg: Config) -> dict[str, Any]:
     """What a run is found again by: the relevant settings, less switches that came later and are
     off."""
     values = relevant(cfg)
-    for name in ("inversion", "relearning"):
+    for name in ("inversion", "filtration", "relearning"):
         if name in values:
             known = settings_of(getattr(cfg, name))
             values[name] = {k: v for k, v in values[name].items() if k in known}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import lightning, trainer_on
 from unlearn.engine.seeding import seeded
-from unlearn.engine.stages import Stage
+from unlearn.engine.stages import Stage, later, settings_of
 from unlearn.engine.statistics import entropy
 from unlearn.engine.store import Entry
 from unlearn.errors import UserError
@@ -45,6 +45,7 @@ class FiltrationConfig:
     own_label: int = 1
     own_label_hard: bool = False
     whole_class: bool = False
+    knee: bool = later(True)
 
 
 @dataclass
@@ -197,7 +198,7 @@ class Filtration(Stage):
         self.cfg = cfg
 
     def key(self) -> dict[str, Any]:
-        return asdict(self.cfg)
+        return settings_of(self.cfg)
 
     def make(self, problem: Problem, generator: AnyGenerator) -> Entry:
         """Filtrate. Samples that cannot be split are kept too: ``check_parts`` refuses them.
@@ -279,8 +280,10 @@ def _measured(
     shots = problem.shots_of(target)
     distances, within, bandwidths = _distances(cfg, problem, module, embedding, shots)
     t_f = cfg.threshold
-    if t_f is None:
+    if t_f is None and cfg.knee:
         t_f = threshold(np.asarray(distances), np.asarray(within))[0]
+    elif t_f is None:
+        t_f = float(within.mean())
     return Measured(distances, within, bandwidths, t_f)
 
 
