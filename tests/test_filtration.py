@@ -15,7 +15,7 @@ from unlearn import NotSeparable
 from unlearn.engine.augment import Augment
 from unlearn.engine.seeding import seeded
 from unlearn.engine.statistics import entropy
-from unlearn.filtration import Filter, FiltrationConfig, Proxy, filtrate
+from unlearn.filtration import Filter, FiltrationConfig, Proxy, filtrate, warn_of_reach
 from unlearn.filtration.filtrate import refined
 from unlearn.filtration.knee import knee, threshold
 from unlearn.filtration.mmd import leave_one_out, median_bandwidth, mmd_to
@@ -220,6 +220,36 @@ def test_of_a_whole_class_all_that_is_called_so_is_target_like() -> None:
     assert torch.equal(whole.target_like, called)
     assert (bool(part.whole), bool(whole.whole)) == (False, True)
     assert part.threshold == whole.threshold
+
+
+def test_a_threshold_that_takes_most_of_a_label_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    conditions = torch.tensor([1] * 10 + [4] * 5 + [0] * 5)
+    p = torch.eye(4)[torch.tensor([1] * 15 + [0] * 5)]
+    nothing, no = torch.zeros(20), torch.zeros(20, dtype=torch.bool)
+    images = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
+
+    def said(own: int, whole: bool = False) -> str:
+        like = no.clone()
+        like[:own], like[10:15] = True, True
+        proxy = Proxy(
+            images,
+            p,
+            conditions,
+            nothing,
+            nothing,
+            like,
+            no,
+            nothing[0],
+            nothing,
+            torch.tensor(whole),
+        )
+        caplog.clear()
+        warn_of_reach(proxy, [1])
+        return caplog.text
+
+    assert "6 of the 10 samples made for label 1 itself are target-like" in said(6)
+    assert not said(5)
+    assert not said(10, whole=True)
 
 
 @pytest.mark.parametrize(("t_f", "word"), [(0.0, "none"), (9.0, "all")])

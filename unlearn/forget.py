@@ -28,6 +28,7 @@ from unlearn.filtration import (
     Proxy,
     check_parts,
     marks_of,
+    warn_of_reach,
 )
 from unlearn.inversion import AnyGenerator, Inversion, InversionConfig
 from unlearn.methods import METHODS, Method, MethodStage
@@ -244,6 +245,7 @@ def few_shot_unlearn(
         proxy = by_hand(problem, settings, proxy, target_like, stages)
     elif settings.proxy is None:
         check_parts(proxy, problem.targets)
+        warn_of_reach(proxy, problem.targets)
     relearning = Relearning(settings.relearning, intention, problem.corrects, fit.watch)
     state, relearned = run(
         problem, stages, relearning, lambda: relearning.make(problem, proxy, made.sampler, fit)

@@ -11,6 +11,7 @@ from unlearn.filtration.filtrate import (
     check_parts,
     filtrate,
     split,
+    warn_of_reach,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "filtrate",
     "marks_of",
     "split",
+    "warn_of_reach",
 ]
