@@ -76,8 +76,10 @@ def test_a_whole_class_is_what_the_scenario_forgets() -> None:
 
     assert told("scale=demo", "scenario=class_mnist")
     assert told("recipe=best", "scenario=truck_cifar10")
+    assert told("recipe=fast", "scenario=truck_cifar10")
     assert not told("scale=demo", "scenario=7mnist")
     assert not told("recipe=best")
+    assert not told("recipe=fast")
     assert not told("scenario=class_mnist")  # the paper's method is not told
     with pytest.raises(UserError, match=r"^filtration\.whole_class: true needs .*class_mnist"):
         told("scenario=7mnist", "filtration.whole_class=true")
@@ -85,8 +87,8 @@ def test_a_whole_class_is_what_the_scenario_forgets() -> None:
 
 
 def test_the_best_recipe_goes_by_what_is_given_of_d_e() -> None:
-    def chosen(*overrides: str) -> tuple[bool, int, float, str, float]:
-        cfg = resolve(["recipe=best", "intention=neg", *overrides])
+    def chosen(*overrides: str, recipe: str = "best") -> tuple[bool, int, float, str, float]:
+        cfg = resolve([f"recipe={recipe}", "intention=neg", *overrides])
         check(cfg)
         r, neg = cfg.relearning, cfg.intention
         assert isinstance(neg, Neg)
@@ -97,6 +99,7 @@ def test_the_best_recipe_goes_by_what_is_given_of_d_e() -> None:
     assert chosen(*whole) == chosen(*whole, "shot=1img") == of_a_class
     assert chosen("scenario=7mnist") == chosen("shot=2img") == of_a_part
     assert chosen("scenario=7mnist", "shot=1img") == (False, 10, 2.0, "samples", 10.0)
+    assert chosen(recipe="fast") == (True, 10, 4.0, "shots", 4.0)
 
 
 def test_a_switch_that_came_later_and_is_off_keeps_earlier_runs() -> None:

@@ -112,23 +112,6 @@ def test_no_knee_falls_back_to_the_mean() -> None:
     assert threshold(np.full(50, 0.7), np.array([0.2, 0.4])) == (pytest.approx(0.3), None)
 
 
-@pytest.mark.parametrize("number", [3, 1])
-def test_without_the_knee_the_threshold_is_the_mean_spread(
-    number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = import_module("unlearn.filtration.filtrate")
-    monkeypatch.setattr(module, "threshold", lambda *_: (0.9, 1))
-    generator, model, shots, target = parts()
-    problem = problem_of(model, shots[:number], target, augment=Augment(2))
-    cfg = replace(CFG, bandwidths=[3.0])
-    mean, by_knee = (refined(replace(cfg, knee=k), problem, generator) for k in (False, True))
-    assert float(mean.threshold) == pytest.approx(float(mean.within.mean()))
-    assert float(by_knee.threshold) == pytest.approx(0.9)
-    assert torch.equal(mean.distances, by_knee.distances)
-    own = mean.probabilities.argmax(-1) == target
-    assert torch.equal(mean.target_like, own & (mean.distances < mean.threshold))
-
-
 CFG = FiltrationConfig(
     per_condition=20,
     batch_size=16,
@@ -171,6 +154,23 @@ def test_filtrate_splits_and_refines(number: int) -> None:
     assert len(proxy.within) == 3  # the shots, or the copies of the only one
     hooked = [m._forward_hooks or m._forward_pre_hooks for m in problem.original.modules()]
     assert not any(hooked)
+
+
+@pytest.mark.parametrize("number", [3, 1])
+def test_without_the_knee_the_threshold_is_the_mean_spread(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("unlearn.filtration.filtrate")
+    monkeypatch.setattr(module, "threshold", lambda *_: (0.9, 1))
+    generator, model, shots, target = parts()
+    problem = problem_of(model, shots[:number], target, augment=Augment(2))
+    cfg = replace(CFG, bandwidths=[3.0])
+    mean, by_knee = (refined(replace(cfg, knee=k), problem, generator) for k in (False, True))
+    assert float(mean.threshold) == pytest.approx(float(mean.within.mean()))
+    assert float(by_knee.threshold) == pytest.approx(0.9)
+    assert torch.equal(mean.distances, by_knee.distances)
+    own = mean.probabilities.argmax(-1) == target
+    assert torch.equal(mean.target_like, own & (mean.distances < mean.threshold))
 
 
 def test_one_shot_is_measured_so_that_its_copies_are_near() -> None:

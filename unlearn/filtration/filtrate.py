@@ -353,20 +353,20 @@ def check_parts(proxy: Proxy, targets: Sequence[int]) -> None:
 def warn_of_reach(proxy: Proxy, targets: Sequence[int]) -> None:
     """Say where most samples of a label itself, not made for y+, are target-like.
 
-    Little is then left in D~_r to hold the rest of that label. Of a whole class nothing is.
+    Little is then left in D~_r to hold the rest of that label: right only for a whole class.
     """
     if proxy.whole:
         return
     answers = proxy.probabilities.argmax(-1)
     for target in targets:
         own = (proxy.conditions == target) & (answers == target)
-        like = int((own & proxy.target_like).sum())
-        if like > len(answers[own]) / 2:
+        like, number = int((own & proxy.target_like).sum()), int(own.sum())
+        if like > number / 2:
             log.warning(
                 "filtration: %d of the %d samples made for label %d itself are target-like; most "
-                "of that label may go with D_e. Look at the knee plot, then lower "
-                "filtration.threshold, or take filtration.knee=false",
-                *(like, len(answers[own]), target),
+                "of that label may go with D_e. If a part of it shall go, look at the knee plot "
+                "and lower filtration.threshold, or take filtration.knee=false",
+                *(like, number, target),
             )
 
 
