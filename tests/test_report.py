@@ -402,6 +402,22 @@ def test_an_original_that_was_trained_otherwise_is_another(runs: Runs) -> None:
     assert runs.sheet("table7").origins[0].startswith("Different originals in one column. 9-MNIST")
 
 
+def test_originals_of_two_processors_share_a_key(runs: Runs) -> None:
+    """A training is named by its settings, and another processor gives other weights."""
+    here, there = ({"original_D_r": d_r, "original_D_e": 0.96} for d_r in (0.981, 0.982))
+    runs.leave(
+        *NINE, "baseline=original", seed=None, metrics={"D_r": 0.981, "D_e": 0.96}, **made(KEYS[0])
+    )
+    runs.leave(*STD, metrics={"D_r": 0.9} | here, **made(KEYS[0]))
+    assert runs.sheet("table7").origins == []
+    runs.leave(*STD_FEW, metrics={"D_r": 0.9} | there, **made(KEYS[0]))
+    assert runs.sheet("table7").origins == [
+        "Different originals in one column. 9-MNIST: Ours_std (3%) on one "
+        "(aaaaaaaa: D_r 98.20, D_e 96.00); Original, Ours_std on another "
+        "(aaaaaaaa: D_r 98.10, D_e 96.00)."
+    ]
+
+
 def test_what_is_unknown_of_originals_is_said(runs: Runs) -> None:
     first = {"D_r": 0.9, "original_D_r": 0.98, "original_D_e": 0.96}
     runs.leave(*STD, metrics=first, **made(None))

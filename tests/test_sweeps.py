@@ -274,6 +274,15 @@ def test_the_estimate_counts_what_fresh_samples_cost() -> None:
     assert relearning() == pytest.approx(stored * 8 / 3)
 
 
+def test_the_estimate_counts_an_inversion_only_where_there_is_one() -> None:
+    sets = ["scale=demo", "per_class=120", "inversion.batch_size=24", "model.width=4"]
+    for recipe, stages in (("paper", {"inversion"}), ("fast", set())):
+        cfg = resolve([*sets, f"recipe={recipe}"])
+        task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
+        found = stage_seconds(cfg, task, torch.device("cpu"))
+        assert set(found) == {"training", "relearning"} | stages
+
+
 def test_the_distance_to_an_oracle_that_came_later(cli: Run, tmp_path: Path) -> None:
     """... is filled in by the same command, and what else the run found stays."""
     ours = [*CELL, "shot=0.5", "intention=std"]

@@ -1,7 +1,7 @@
 """What the numbers of a table rest on: their originals, and how their runs were computed.
 
-Two originals of one seed can differ: another version of the training, another precision or number
-of threads gives other weights, and what is measured after unlearning differs with them.
+Two originals of one seed can differ: another version of the training, another precision, processor
+or number of threads gives other weights, and what is measured after unlearning differs with them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from unlearn.report.runs import Run
 
 # Trained from scratch: it rests on no original.
 FROM_SCRATCH = "oracle"
+ORIGINAL = "original"
 # The settings that make an original.
 MAKERS = ("scenario", "data", "image_size", "per_class", "model", "augment", "training")
 
@@ -35,7 +36,8 @@ def different_originals(filled: Sequence[Filled], scale: str) -> str:
     """Which cells of a column rest on different originals, and what is unknown of it.
 
     Cells are compared whose settings ask for the same original. A run names its original by the
-    key of its training. One that does not is told apart by the original's accuracies alone.
+    key of its training, which two processors share; the original's accuracies tell those apart. A
+    run that does not name it is told apart by the accuracies alone.
     """
     runs = _on_originals(filled, scale)
     if runs.empty:
@@ -59,14 +61,15 @@ def different_originals(filled: Sequence[Filled], scale: str) -> str:
 
 def _on_originals(filled: Sequence[Filled], scale: str) -> pd.DataFrame:
     """A line for each run that rests on an original."""
-    return pd.DataFrame(
+    found = pd.DataFrame(
         [
             {
                 "column": f.cell.column,
                 "asks": _asks(f, scale),
                 "row": f.cell.row,
                 "seed": run.seed,
-                "original": original(run),
+                "key": _key(run),
+                "accuracies": _accuracies(run),
                 "named": "training" in run.stages,
             }
             for f in filled
@@ -74,6 +77,14 @@ def _on_originals(filled: Sequence[Filled], scale: str) -> pd.DataFrame:
             if run.method != FROM_SCRATCH
         ]
     )
+    if found.empty:
+        return found
+    known = found[found["accuracies"] != ""].groupby(["column", "asks", "key"])["accuracies"]
+    shared = {key for key, differing in (known.nunique() > 1).items() if differing}
+    found["original"] = [
+        _name(r.key, r.accuracies, (r.column, r.asks, r.key) in shared) for r in found.itertuples()
+    ]
+    return found
 
 
 def _asks(filled: Filled, scale: str) -> str:
@@ -82,13 +93,22 @@ def _asks(filled: Filled, scale: str) -> str:
     return json.dumps(makers, sort_keys=True)
 
 
-def original(run: Run) -> str:
-    """What a run says of its original: its key, else its accuracies in %."""
-    if "training" in run.stages:
-        return str(run.stages["training"]["key"])[:8]
-    known = [(name, run.metrics.get(f"original_{name}")) for name in ("D_r", "D_e")]
-    words = [f"{name} {100 * value:.2f}" for name, value in known if value is not None]
-    return ", ".join(words) or "unknown"
+def _key(run: Run) -> str:
+    return str(run.stages["training"]["key"])[:8] if "training" in run.stages else ""
+
+
+def _accuracies(run: Run) -> str:
+    """Those of its original, in %; empty if unknown."""
+    prefix = "" if run.method == ORIGINAL else "original_"
+    known = [(name, run.metrics.get(f"{prefix}{name}")) for name in ("D_r", "D_e")]
+    return ", ".join(f"{name} {100 * value:.2f}" for name, value in known if value is not None)
+
+
+def _name(key: str, accuracies: str, shared: bool) -> str:
+    """An original's key; its accuracies if it has none, or shares it with another original."""
+    if not key:
+        return accuracies or "unknown"
+    return f"{key}: {accuracies}" if shared and accuracies else key
 
 
 def _split(group: pd.DataFrame) -> str:

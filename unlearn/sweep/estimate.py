@@ -37,7 +37,8 @@ def stage_seconds(
         timed: steps that were timed before, by what they depend on; new ones are added.
 
     Returns:
-        ``training``, and for ours ``inversion`` and ``relearning``, else the baseline's name.
+        ``training``, and for ours ``relearning`` and, but with a stand-in, ``inversion``, else the
+        baseline's name.
     """
     timed = {} if timed is None else timed
     computed = [str(device), cfg.precision]
@@ -52,12 +53,15 @@ def stage_seconds(
     if (rival := cfg.rival) is not None:
         shots = shot_count(cfg.shot, int(task.forget.sum()))
         return seconds | {rival.name: image * rival.passes(shots)}
+    samples = cfg.filtration.per_condition * (len(task.classes) + 1)
+    relearning = image * cfg.relearning.epochs * samples
+    seconds |= {"relearning": relearning * (1 + _more(cfg))}
+    if cfg.proxy is not None:
+        return seconds
     key = hash_of([key, asdict(cfg.inversion), asdict(cfg.augment)])
     if key not in timed:
         timed[key] = _inversion_seconds(cfg, task, device)
-    samples = cfg.filtration.per_condition * (len(task.classes) + 1)
-    relearning = image * cfg.relearning.epochs * samples
-    return seconds | {"inversion": timed[key], "relearning": relearning * (1 + _more(cfg))}
+    return seconds | {"inversion": timed[key]}
 
 
 def _more(cfg: Config) -> float:
