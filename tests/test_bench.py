@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,22 @@ def test_every_stage_is_timed_in_every_precision() -> None:
         assert 0 < sum(float(r["% of all"]) for r in where.rows) <= 100  # type: ignore[arg-type]
 
 
+def test_a_repair_is_timed_in_the_paper_form_and_the_best() -> None:
+    (result,) = BENCHES["repairs"](TINY)
+    assert [row["repair"] for row in result.rows] == [
+        f"{column}, recipe={recipe}"
+        for column in ("7-noisyMNIST, neg", "Truck-CIFAR10, neg")
+        for recipe in ("paper", "best")
+    ]
+    for row in result.rows:
+        parts = [row[f"{name}, s"] for name in ("inversion", "filtration", "relearning")]
+        assert min(parts) > 0  # type: ignore[type-var]
+        assert row["the repair, s"] == pytest.approx(sum(parts))  # type: ignore[arg-type]
+        assert row["original, s"] > 0  # type: ignore[operator]
+    paper, best, *_ = result.rows
+    assert best["relearning, s"] > paper["relearning, s"]  # type: ignore[operator]
+
+
 def test_a_step_is_timed_for_each_size_and_its_memory_told() -> None:
     (result,) = BENCHES["sizes"](TINY)
     assert [row["image"] for row in result.rows] == ["32x32, float32", "32x32, bfloat16"]
@@ -67,8 +84,8 @@ def test_a_step_is_timed_for_each_size_and_its_memory_told() -> None:
 
 def test_every_scale_of_conf_can_be_timed() -> None:
     assert {"demo", "paper", "tiny"} <= set(SCALES)
-    for scale in SCALES:
-        cfg = settings(scale)
+    for scale, scenario in product(SCALES, ("7noisymnist", "truck_cifar10")):
+        cfg = settings(scale, f"scenario={scenario}")
         assert subject(cfg).startswith(cfg.model.name)
         assert cfg.data in TRAIN
 

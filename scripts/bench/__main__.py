@@ -17,11 +17,12 @@ from rich.console import Console
 
 from unlearn.engine.device import hardware
 
-from . import data, fisher, inversion, sizes, stages
+from . import data, fisher, inversion, repairs, sizes, stages
 from .measure import Options, Result, in_words, write_json
 from .subjects import SCALES
 
 BENCHES: dict[str, Callable[[Options], list[Result]]] = {
+    "repairs": repairs.bench,
     "stages": stages.bench,
     "inversion": inversion.bench,
     "data": data.bench,

@@ -41,7 +41,7 @@ from .subjects import (
 )
 
 FEW = 6  # steps of a turn
-TRAIN = {"mnist": 60000, "mnist5k": 4000}  # training images
+TRAIN = {"mnist": 60000, "mnist5k": 4000, "cifar10": 50000}  # training images
 SHOWN = 12  # operators
 
 

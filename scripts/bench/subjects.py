@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.config import CONF, Config, resolve
+from unlearn.data import SOURCES
 from unlearn.engine.fitting import gpu_layout
 from unlearn.engine.seeding import seeded, seeded_init
 from unlearn.inversion import Generator, build_generator
@@ -28,15 +29,16 @@ TINY = [
 ]
 
 
-def settings(scale: str) -> Config:
+def settings(scale: str, *sets: str) -> Config:
     """As conf/ has them for a scale; ``tiny``, a cut of ``demo``, only shows that a bench runs."""
-    return resolve(TINY if scale == "tiny" else [f"scale={scale}"])
+    return resolve([*(TINY if scale == "tiny" else [f"scale={scale}"]), *sets])
 
 
 def shape_of(cfg: Config) -> tuple[int, int, int]:
-    """(C, H, W) of MNIST's images with these settings."""
-    side = cfg.image_size or 28
-    return 1, side, side
+    """(C, H, W) of the data's images with these settings."""
+    channels = len(SOURCES[cfg.data].mean)
+    side = cfg.image_size or (28 if channels == 1 else 32)
+    return channels, side, side
 
 
 def subject(cfg: Config) -> str:
