@@ -14,6 +14,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.helpers import PAPER, SHARED, TINY, errors, make_folder
+from unlearn.baselines.finetune import Finetune
+from unlearn.baselines.neutralized import Neutralized
+from unlearn.baselines.steps import Finetuned
 from unlearn.config import compose
 from unlearn.config.checks import check
 from unlearn.config.compose import CONF, resolve, settings
@@ -230,3 +233,26 @@ def test_what_hydra_refuses_it_refuses_in_its_words(override: str) -> None:
             way([override])
         said.append((type(caught.value), str(caught.value)))
     assert said[0] == said[1]
+
+
+def test_a_setting_of_a_group_that_has_none_is_refused() -> None:
+    said = r"baseline\.epochs: baseline has no settings as chosen; other choices: .*finetune, "
+    with pytest.raises(UserError, match=said):
+        resolve(["scale=demo", "baseline.epochs=7"])
+    told = resolve(["baseline.epochs=7", "baseline=finetune"]).full_access
+    assert isinstance(told, Finetune)
+    assert told.epochs == 7
+
+
+def test_methods_with_all_the_data_are_shortened_as_the_original_is() -> None:
+    def epochs(*sets: str) -> tuple[int, int]:
+        cfg = resolve(list(sets))
+        assert isinstance(cfg.full_access, Finetuned | Neutralized)
+        return cfg.full_access.epochs, cfg.training.epochs
+
+    for name, whole in {"finetune": 10, "neggrad_plus": 10, "salun": 10, "neutralized": 5}.items():
+        method = f"baseline={name}"
+        long, short = epochs("scale=paper", method), epochs("scale=small", method)
+        assert long[0] == whole
+        assert short[0] / long[0] == short[1] / long[1]
+        assert epochs("scale=small", method, "baseline.epochs=3")[0] == 3

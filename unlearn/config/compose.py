@@ -59,11 +59,24 @@ def _with_values(overrides: Sequence[str]) -> DictConfig | None:
         choices = [o.input_line for o in plain if o.get_key_element() in groups]
         composed = deepcopy(_composed_once(CONF, tuple(map(str, choices))))
         for override in plain:
-            if override.get_key_element() not in groups:
-                OmegaConf.update(composed, override.get_key_element(), override.value())
+            if (key := override.get_key_element()) not in groups:
+                _refuse_setting_of_none(composed, key)
+                OmegaConf.update(composed, key, override.value())
     except (HydraException, OmegaConfBaseException):
         return None
     return composed
+
+
+def _refuse_setting_of_none(composed: DictConfig, key: str) -> None:
+    """Refuse a setting of a group of which nothing is chosen; OmegaConf would only assert.
+
+    Raises:
+        UserError: naming the choices that have settings.
+    """
+    group, _, setting = key.partition(".")
+    if setting and group in composed and composed[group] is None:
+        others = ", ".join(name for name in names(group) if name != "none")
+        raise UserError(key, f"{group} has no settings as chosen; other choices: {others}")
 
 
 @cache
