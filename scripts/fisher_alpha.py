@@ -59,7 +59,7 @@ def main() -> None:
     shots = take_shots(task, cfg.shot, cfg.seed)
     original, _ = Job(Run(cfg), device, task, shots, Tracker()).original()
     before = accuracies(original, task)
-    diagonal = fisher.diagonal(original, task)
+    diagonal = fisher.diagonal(original, task, cfg.seed)
     rows: list[dict[str, Any]] = []
     for fisher.alpha in GRID:
         results = [

@@ -116,6 +116,10 @@ def test_a_switch_that_came_later_and_is_off_keeps_earlier_runs() -> None:
         relevant(on)["relearning"]
     )
     assert known_by(off)["inversion"]["grid_every"] == 0
+    fisher = [resolve(["baseline=fisher", f"baseline.images={n}"]) for n in ("null", 60)]
+    assert "images" not in known_by(fisher[0])["baseline"]
+    assert known_by(fisher[1])["baseline"]["images"] == 60
+    assert known_by(off)["baseline"] is None
 
 
 def test_the_paper_scale_is_the_papers() -> None:

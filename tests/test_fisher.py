@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from tests.helpers import small_net
 from unlearn import UserError
 from unlearn.baselines import BASELINES, FullAccess
-from unlearn.baselines.diagonal import fisher_diagonal, output_root
+from unlearn.baselines.diagonal import fisher_diagonal, output_root, some
 from unlearn.baselines.fisher import Fisher
+from unlearn.baselines.ssd import SSD
 from unlearn.config.checks import check
 from unlearn.config.compose import resolve
 from unlearn.data import Images
@@ -164,6 +165,23 @@ def test_the_variance_is_the_literal_one() -> None:
     assert seen == {(False, 1), (False, 2), (False, 4), (True, 1), (True, 2)}
 
 
+def test_the_diagonal_may_be_taken_on_some_images() -> None:
+    """Drawn by the seed, of D_r alone; of all of them, it is as without."""
+    given = access(model := network("small_cnn", "batch"))
+    retained = given.task.train.x[~given.task.forget]
+    few = some(retained, 3, seed=1)
+    assert len(few) == 3
+    assert all((retained == x).flatten(1).all(1).any() for x in few)
+    assert torch.equal(few, some(retained, 3, seed=1))
+    assert any(not torch.equal(few, some(retained, 3, seed=s)) for s in range(2, 6))
+    assert some(retained, None, 1) is some(retained, len(retained), 1) is retained
+    found = replace(FISHER, images=3).diagonal(model, given.task, 1)
+    torch.testing.assert_close(found, fisher_diagonal(model, few, FISHER.batch_size))
+    for kind, of in ((FISHER, len(retained)), (SSD("ssd", 10.0, 1.0, 4), len(given.task.train))):
+        assert kind.passes(TrainingConfig(), given.task) == 4 * of
+        assert replace(kind, images=3).passes(TrainingConfig(), given.task) == 4 * 3
+
+
 def test_the_noise_has_that_variance_and_its_own_seed() -> None:
     model = network("small_cnn", "batch")
     state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -172,7 +190,7 @@ def test_the_noise_has_that_variance_and_its_own_seed() -> None:
     first, again, other = (noise(model, run) for run in runs)
     torch.testing.assert_close(first, again, rtol=0, atol=0)
     given = access(model)
-    diagonal = FISHER.diagonal(model, given.task)
+    diagonal = FISHER.diagonal(model, given.task, 0)
     for name, drawn in first.items():
         z = drawn / FISHER.variance(diagonal[name], name.startswith("network.17.")).sqrt()
         if z.numel() > 1000:

@@ -14,7 +14,7 @@ from tests.golden import written_classifier
 from tests.helpers import PLAIN, QUICK, ByHand, baseline_of, clear_cut, small_classifier, small_task
 from unlearn import UserError
 from unlearn.baselines import BASELINES, FullAccess, salun
-from unlearn.baselines.diagonal import fisher_diagonal
+from unlearn.baselines.diagonal import fisher_diagonal, some
 from unlearn.baselines.finetune import Finetune
 from unlearn.baselines.neggrad_plus import NegGradPlus
 from unlearn.baselines.salun import SalUn
@@ -149,6 +149,14 @@ def test_ssd(access: FullAccess) -> None:
         p.data = flat.view_as(p)
     assert 0 < dampened < sum(p.numel() for p in model.parameters())
     agree(access, cfg, model)
+    # D_e's own diagonal is always taken on all that is given; D's may be on some.
+    few = fisher_diagonal(access.original, some(d, 9, access.seed), 5)
+    torch.testing.assert_close(
+        replace(cfg, images=9).unlearn(access).model.state_dict(),
+        cfg.dampened(access.original, f_e, few).state_dict(),
+        rtol=1e-9,
+        atol=1e-11,
+    )
 
 
 def test_the_fisher_is_that_of_single_images(access: FullAccess) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unlearn.engine.augment import Augment
 from unlearn.engine.fitting import Fit
-from unlearn.engine.stages import Stage
+from unlearn.engine.stages import Stage, settings_of
 from unlearn.engine.store import Entry, state_of
 from unlearn.errors import UserError
 from unlearn.methods import Competitor
@@ -114,7 +114,8 @@ class BaselineStage(Stage):
 
     def key(self) -> dict[str, Any]:
         parts = ("baseline", "intention", "seed", "model", "training", "augment")
-        return {k: self.settings[k] for k in parts if k in self.settings}
+        known = {k: self.settings[k] for k in parts if k in self.settings}
+        return known | {"baseline": settings_of(self.baseline)}
 
     def make(self, access: FullAccess) -> Entry:
         """Unlearn.
@@ -131,14 +132,15 @@ class BaselineStage(Stage):
 
 
 def positive(baseline: Baseline, *keys: str) -> None:
-    """Refuse numbers that are not above 0.
+    """Refuse numbers that are not above 0; None, where it is allowed, is none.
 
     Raises:
         UserError: naming the first of ``keys`` that is not.
     """
     for key in keys:
-        if not getattr(baseline, key) > 0:
-            raise UserError(f"baseline.{key}", f"{getattr(baseline, key)!r} is not above 0")
+        value = getattr(baseline, key)
+        if value is not None and not value > 0:
+            raise UserError(f"baseline.{key}", f"{value!r} is not above 0")
 
 
 def batch_of_two(size: int) -> None:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearn.engine.precision import Precision, kernels
+from unlearn.engine.seeding import seeded
 from unlearn.errors import UserError
 from unlearn.models.adapt import copied
 from unlearn.models.layout import BATCHNORMS
@@ -32,6 +33,19 @@ FEW = 8  # images in a piece
 Rule = Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
 # The layers with parameters that a pass goes through, their inputs and outputs, by name.
 Seen = dict[str, tuple[nn.Module, Tensor, Tensor]]
+
+
+def some(images: Tensor, number: int | None, seed: int) -> Tensor:
+    """So many of images (N, C, H, W), drawn by the seed; all of them if None, or if N is less."""
+    if number is None or number >= len(images):
+        return images
+    drawn = torch.randperm(len(images), generator=seeded(seed, "fisher images"))
+    return images[drawn[:number].sort().values]
+
+
+def passes_of(number: int | None, images: int, classes: int) -> float:
+    """What a diagonal costs, in images of a training step: as many for each as classes."""
+    return float(classes * min(images, images if number is None else number))
 
 
 def fisher_diagonal(model: nn.Module, images: Tensor, batch_size: int) -> dict[str, Tensor]:

@@ -12,11 +12,13 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
-from unlearn.baselines.diagonal import fisher_diagonal
+from unlearn.baselines.diagonal import fisher_diagonal, passes_of, some
 from unlearn.engine.seeding import seeded
+from unlearn.engine.stages import later
 from unlearn.models.adapt import copied
 from unlearn.models.probe import head_of
 from unlearn.scenarios import Scenario, Task
+from unlearn.training import TrainingConfig
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Fisher(Baseline):
         clamp, clamp_last: the largest inverse diagonal; in the last layer.
         boost: factor on the variance of the last layer and of the one-dimensional parameters.
         batch_size: images per pass; the result does not depend on it.
+        images: how many of D_r, drawn by the seed, the diagonal is taken on; None: all.
     """
 
     aim: ClassVar[str | None] = "std"
@@ -46,17 +49,21 @@ class Fisher(Baseline):
     clamp_last: float = MISSING
     boost: float = MISSING
     batch_size: int = MISSING
+    images: int | None = later(None)
 
     def check(self, scenario: Scenario) -> None:
-        positive(self, "alpha", "clamp", "clamp_last", "boost", "batch_size")
+        positive(self, "alpha", "clamp", "clamp_last", "boost", "batch_size", "images")
+
+    def passes(self, training: TrainingConfig, task: Task) -> float:
+        return passes_of(self.images, int((~task.forget).sum()), len(task.classes))
 
     def unlearn(self, access: FullAccess) -> Outcome:
-        diagonal = self.diagonal(access.original, access.task)
+        diagonal = self.diagonal(access.original, access.task, access.seed)
         return Outcome(self.noised(access.original, access.task, diagonal, access.seed))
 
-    def diagonal(self, original: nn.Module, task: Task) -> dict[str, Tensor]:
+    def diagonal(self, original: nn.Module, task: Task, seed: int) -> dict[str, Tensor]:
         """The Fisher diagonal over D_r, for every parameter by its name."""
-        retained = task.train.x[~task.forget]
+        retained = some(task.train.x[~task.forget], self.images, seed)
         log.info("fisher: the diagonal over %d images of D_r", len(retained))
         return fisher_diagonal(original, retained, self.batch_size)
 

@@ -12,9 +12,11 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 
 from unlearn.baselines.base import BASELINES, Baseline, FullAccess, Outcome, positive
-from unlearn.baselines.diagonal import fisher_diagonal
+from unlearn.baselines.diagonal import fisher_diagonal, passes_of, some
+from unlearn.engine.stages import later
 from unlearn.models.adapt import copied
-from unlearn.scenarios import Scenario
+from unlearn.scenarios import Scenario, Task
+from unlearn.training import TrainingConfig
 
 log = logging.getLogger(__name__)
 
@@ -33,24 +35,32 @@ class SSD(Baseline):
         alpha: a, how much more a weight must matter to D_e.
         dampening: l.
         batch_size: images per pass; the result does not depend on it.
+        images: how many of D, drawn by the seed, its diagonal is taken on; None: all.
     """
 
-    uses: ClassVar[frozenset[str]] = frozenset({"shot", "seed"})  # the seed draws the shots
+    uses: ClassVar[frozenset[str]] = frozenset(
+        {"shot", "seed"}
+    )  # the seed draws the shots and ``images``
     aim: ClassVar[str | None] = "std"
     stages: ClassVar[tuple[str, ...]] = ("ssd",)
     alpha: float = MISSING
     dampening: float = MISSING
     batch_size: int = MISSING
+    images: int | None = later(None)
 
     def check(self, scenario: Scenario) -> None:
-        positive(self, "alpha", "dampening", "batch_size")
+        positive(self, "alpha", "dampening", "batch_size", "images")
+
+    def passes(self, training: TrainingConfig, task: Task) -> float:
+        return passes_of(self.images, len(task.train), len(task.classes))
 
     def unlearn(self, access: FullAccess) -> Outcome:
-        images = access.task.train.x
-        log.info("ssd: the diagonal over %d images of D", len(images))
+        x = access.task.train.x
+        of_all = some(x, self.images, access.seed)
+        log.info("ssd: the diagonal over %d images of D", len(of_all))
         erased, everything = (
-            fisher_diagonal(access.original, x, self.batch_size)
-            for x in (images[access.given], images)
+            fisher_diagonal(access.original, part, self.batch_size)
+            for part in (x[access.given], of_all)
         )
         return Outcome(self.dampened(access.original, erased, everything))
 

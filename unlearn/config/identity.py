@@ -56,8 +56,8 @@ def known_by(cfg: Config) -> dict[str, Any]:
     """What a run is found again by: the relevant settings, less switches that came later and are
     off."""
     values = relevant(cfg)
-    for name in ("inversion", "filtration", "relearning"):
-        if name in values:
+    for name in ("inversion", "filtration", "relearning", "baseline"):
+        if values.get(name) is not None:
             known = settings_of(getattr(cfg, name))
             values[name] = {k: v for k, v in values[name].items() if k in known}
     return values
