@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader
 
 from tests.helpers import OWN, digits, drilled, errors, small_net, small_task, write_images
 from unlearn import UserError
-from unlearn.config import resolve
+from unlearn.config import check, resolve
+from unlearn.config.identity import known_by
 from unlearn.engine.augment import Augment
 from unlearn.filtration import FiltrationConfig, split
 from unlearn.filtration.filtrate import Measured, relative
@@ -305,6 +306,7 @@ BAD_WORDS = {
     "baseline=oracle": ["baseline", "oracle needs the training data"],
     "data=mnist5k": ["data", "no training data"],
     "shot=0.5": ["shot", "all images of scenario.shots"],
+    "shot=900img": ["shot", "all images of scenario.shots, "],
     "image_size=32": ["image_size", "model.image_size"],
     "track_predictions=true": ["track_predictions"],
 }
@@ -367,6 +369,21 @@ def test_bad_combinations_are_refused_and_nothing_is_written(cli: Run, plain: Fr
     assert (status, len(errors(err))) == (2, 1)
     assert "model.mean: is for scenario=own" in err
     assert not Path("out").exists()
+
+
+def test_the_best_recipe_for_one_image_of_ones_own(plain: FromPython) -> None:
+    """``shot`` may say how many images there are: for one, the recipe takes other settings."""
+    write_images(Path("single"), torch.rand(1, 1, 28, 28))
+    words = ["scale=demo", "scenario=own", "scenario.label=two", "recipe=best", "model=python"]
+    words += [f"model.factory={plain.factory}", "model.checkpoint=mine.pt", *SIZE]
+    one, several = ([*words, f"scenario.shots={f}"] for f in ("single", "wrong"))
+    check(cfg := resolve([*one, "shot=1img"]))
+    assert (cfg.relearning.forget, cfg.filtration.knee) == ("samples", False)
+    check(cfg := resolve(several))
+    assert (cfg.relearning.forget, cfg.filtration.knee) == ("shots", True)
+    assert "shot" not in known_by(cfg)
+    with pytest.raises(UserError, match=r"shot: '9img': own takes all .*, 1img"):
+        check(resolve([*one, "shot=9img"]))
 
 
 def test_a_folder_without_weights_is_refused(plain: FromPython) -> None:

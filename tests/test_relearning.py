@@ -12,7 +12,7 @@ from tests.helpers import problem_of, relearned, small_net
 from unlearn import UserError
 from unlearn.engine.augment import Augment
 from unlearn.filtration import Proxy
-from unlearn.relearning import RelearningConfig
+from unlearn.relearning import RelearningConfig, warn_of_one
 from unlearn.relearning.intentions import INTENTIONS, Given, Intention
 from unlearn.relearning.intentions.neg import Neg
 from unlearn.relearning.intentions.unt import untrained
@@ -228,3 +228,11 @@ def test_relearning_is_deterministic_and_leaves_random_state_alone(task) -> None
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert any(not torch.equal(one[k], other[k]) for k in one)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_single_image_as_all_of_d_e_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    one = torch.zeros(1, 1, 8, 8)
+    for forget, shots, told in (("shots", one, 1), ("samples", one, 0), ("shots", one[[0, 0]], 0)):
+        caplog.clear()
+        warn_of_one(RelearningConfig(forget=forget), shots)
+        assert len(caplog.records) == told

@@ -34,7 +34,7 @@ from unlearn.inversion import AnyGenerator, Inversion, InversionConfig
 from unlearn.methods import METHODS, Method, MethodStage
 from unlearn.models.adapt import plainly
 from unlearn.problem import Images, Interface, Labels, Problem
-from unlearn.relearning import INTENTIONS, Intention, Relearning, RelearningConfig
+from unlearn.relearning import INTENTIONS, Intention, Relearning, RelearningConfig, warn_of_one
 from unlearn.standins import StandIn, StandInStage
 
 
@@ -246,6 +246,7 @@ def few_shot_unlearn(
     elif settings.proxy is None:
         check_parts(proxy, problem.targets)
         warn_of_reach(proxy, problem.targets)
+        warn_of_one(settings.relearning, problem.shots)
     relearning = Relearning(settings.relearning, intention, problem.corrects, fit.watch)
     state, relearned = run(
         problem, stages, relearning, lambda: relearning.make(problem, proxy, made.sampler, fit)

@@ -19,6 +19,7 @@ from unlearn.models.origin import GIVEN
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
 from unlearn.scenarios.base import needs_whole_class, shot_count
+from unlearn.scenarios.own import Own
 
 
 def check_loggers(loggers: Mapping[str, Any]) -> None:
@@ -108,12 +109,25 @@ def check_scenario(cfg: Config) -> None:
         return
     refuse_data(cfg)
     cfg.scenario.check()
+    if isinstance(cfg.scenario, Own):
+        check_all_given(cfg, sum(map(len, cfg.scenario.files().values())))
     uses_correct = cfg.intention.needs_correct_label
     if uses_correct and getattr(cfg.scenario, "correct", None) is None:
         raise UserError(
             "scenario.correct",
             f"intention {cfg.intention.name} needs the right class: scenario.correct=NAME",
         )
+
+
+def check_all_given(cfg: Config, number: int) -> None:
+    """Refuse a ``shot`` other than the default and than all images, so many, that are given.
+
+    Raises:
+        UserError: naming ``shot``.
+    """
+    if cfg.shot not in (OmegaConf.load(CONF / "config.yaml").shot, f"{number}img"):
+        said = f"{cfg.shot!r}: {cfg.scenario.name} takes all images of scenario.shots"
+        raise UserError("shot", f"{said}, {number}img")
 
 
 def refuse_data(cfg: Config) -> None:
@@ -127,8 +141,6 @@ def refuse_data(cfg: Config) -> None:
         raise UserError("baseline", f"{sees_all.name} needs the training data; {own} has none")
     if cfg.data != "none":
         raise UserError("data", f"{cfg.data}: {own} has no training data; leave it out")
-    if cfg.shot != OmegaConf.load(CONF / "config.yaml").shot:
-        raise UserError("shot", f"{cfg.shot!r}: {own} takes all images of scenario.shots")
     for key, instead in (
         ("image_size", "give model.image_size"),
         ("per_class", "there are no training images"),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.config import Config, check, resolve, unlearner_settings
-from unlearn.config.checks import check_loggers, refuse_data
+from unlearn.config.checks import check_all_given, check_loggers, refuse_data
 from unlearn.config.ranges import check_ranges
 from unlearn.data.shots import Wanted
 from unlearn.engine.device import pick_device
@@ -227,6 +227,7 @@ def check_ours(cfg: Config) -> None:
     check_ranges(cfg)
     check_loggers(cfg.logger)
     refuse_data(cfg)
+    check_all_given(cfg, 1)  # how many the page will be given is not known; the recipes ask for one
     cfg.model.check()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,8 @@ from unlearn.engine.stages import later
 from unlearn.filtration import Proxy, among
 from unlearn.problem import Problem
 from unlearn.relearning.intentions import Given, Intention
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -151,6 +154,15 @@ def prepare(
         ),
         targets,
     )
+
+
+def warn_of_one(cfg: RelearningConfig, shots: Tensor) -> None:
+    """Say where a single image (1, C, H, W) is all of D~_e: the model hardly moves then."""
+    if cfg.forget == "shots" and len(shots) == 1:
+        log.warning(
+            "relearning: D~_e is a single image (relearning.forget=shots), which moves little; "
+            "with recipe=best give shot=1img too, else take relearning.forget=samples"
+        )
 
 
 def givens_of(problem: Problem) -> list[Given]:
