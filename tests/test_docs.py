@@ -246,6 +246,19 @@ def test_a_mark_may_choose_columns_and_rows(runs: Runs, tmp_path: Path) -> None:
     assert refresh(text, tmp_path) == text
 
 
+def test_a_mark_may_name_several_folders_and_the_later_run_counts(
+    runs: Runs, tmp_path: Path
+) -> None:
+    later = Runs(tmp_path / "later")
+    cell = ("scenario=7mnist", "intention=neg", "shot=1.0")
+    runs.leave(*cell, metrics={"D_r": 0.5, "D_e": 0.5})
+    runs.leave(*cell, seed=1, metrics={"D_r": 0.7, "D_e": 0.1})
+    later.leave(*cell, metrics={"D_r": 0.9, "D_e": 0.1}, finished="2026-11-24T10:00:00")
+    for folders in ("runs,later", "later,runs"):
+        text = refresh(marked("table1").replace("runs: runs", f"runs: {folders}"), tmp_path)
+        assert "| Ours_neg | 80.0 ± 14.1 (2) / " in text
+
+
 def test_other_settings_are_said(runs: Runs, tmp_path: Path) -> None:
     runs.leave("scenario=7noisymnist", "intention=cor", "shot=1.0", "inversion.lr=0.5")
     text = refresh(marked("table1"), tmp_path)

@@ -5,6 +5,7 @@ A block says where its numbers come from, and all between its two marks is writt
     <!-- table: table1 scale: demo runs: outputs/published/2026-11-23-cpu-2-cores/study -->
     <!-- end -->
 
+Several folders are told apart by commas; of two runs of one cell and seed the later one counts.
 The first mark may go on with ``columns: A | B`` and ``rows: A | B``, which show these alone, and
 end with ``against: ROW``, which adds what the other rows differ from this one.
 """
@@ -53,7 +54,8 @@ def refresh(text: str, root: Path) -> str:
             columns=picked("columns", table.columns, found["columns"]),
             rows=picked("rows", table.rows, found["rows"]),
         )
-        sheet = build_table(part, found["scale"], find_runs([root / found["runs"]]))
+        folders = [root / name for name in found["runs"].split(",")]
+        sheet = build_table(part, found["scale"], find_runs(folders))
         return f"{found['mark']}{compact(sheet, found['against'])}{found['end']}"
 
     return MARK.sub(block, text)
