@@ -31,7 +31,7 @@ TABLES = {
     "full_lengths": 12,
     "full_width": 9,
     "best": 38,
-    "full_data": 60,
+    "full_data": 68,
     "one_image": 5,
     "prior": 2,
     "privacy": 9,
