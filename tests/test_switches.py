@@ -76,6 +76,18 @@ def test_more_samples_of_the_label(problem: Problem) -> None:
     assert proxy.conditions.bincount().tolist() == [24, 8, 8, 8, 8]
 
 
+def test_fewer_rows_than_generators() -> None:
+    """What refinement asks for last may be a single sample."""
+    parts = [Generator(3, (1, 8, 8), width=1, z=4).eval() for _ in range(3)]
+    z, y = torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
+    for rows in range(5):
+        images = Generators(parts)(z[:rows], y[:rows])
+        assert images.shape == (rows, 1, 8, 8)
+        for i in range(rows):
+            own = slice(i % 3, rows, 3)
+            assert torch.equal(images[own], parts[i % 3](z[own], y[own]))
+
+
 def test_several_generators_share_the_samples(problem: Problem) -> None:
     settings = with_filtration()
     one, _ = made(settings, problem)
