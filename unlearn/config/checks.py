@@ -19,7 +19,6 @@ from unlearn.models.origin import GIVEN
 from unlearn.relearning import INTENTIONS
 from unlearn.scenarios import SCENARIOS
 from unlearn.scenarios.base import needs_whole_class, shot_count
-from unlearn.scenarios.own import Own
 
 
 def check_loggers(loggers: Mapping[str, Any]) -> None:
@@ -109,8 +108,8 @@ def check_scenario(cfg: Config) -> None:
         return
     refuse_data(cfg)
     cfg.scenario.check()
-    if isinstance(cfg.scenario, Own):
-        check_all_given(cfg, sum(map(len, cfg.scenario.files().values())))
+    if (number := cfg.scenario.given()) is not None:
+        check_all_given(cfg, number)
     uses_correct = cfg.intention.needs_correct_label
     if uses_correct and getattr(cfg.scenario, "correct", None) is None:
         raise UserError(

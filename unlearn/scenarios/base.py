@@ -92,6 +92,10 @@ class Scenario(ABC):
             UserError: naming the setting and what it allows.
         """
 
+    def given(self) -> int | None:
+        """How many images of D_e are given; None where they are drawn from D."""
+        return None
+
     def identity(self) -> str:
         """What else than the settings tells two versions of the task apart."""
         return ""

@@ -113,6 +113,10 @@ class Own(Scenario):
         """
         return _groups(self.shots, self.label, SHOTS)
 
+    def given(self) -> int:
+        """How many images of D_e are given."""
+        return sum(map(len, self.files().values()))
+
     def names(self) -> list[str] | None:
         """The names of the classes in ``classes``; None without it.
 
