@@ -227,7 +227,7 @@ def check_ours(cfg: Config) -> None:
     check_ranges(cfg)
     check_loggers(cfg.logger)
     refuse_data(cfg)
-    check_all_given(cfg, 1)  # how many the page will be given is not known; the recipes ask for one
+    check_all_given(cfg, 1)  # the recipes ask for one; how many will come is not known
     cfg.model.check()
 
 
