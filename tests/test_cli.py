@@ -138,6 +138,13 @@ def test_hydras_own_options(cli: Run) -> None:
     assert status == 0, err
     assert "inversion:" in out
     assert cli("--info", "defaults", "scale=demo")[0] == 0
+    assert "shot: 3\n" in cli("--cfg", "job", "shot=3")[1]  # shown, though it could not be run
+    for typo in ("scenario=7mnst", "baseline.epochs=7", "sede=1"):
+        status, _, err = cli("-c", "job", typo)
+        assert status == 2
+        assert err.startswith(f"error: {typo.partition('=')[0]}: ")
+        assert err.count("\n") == 1
+    assert cli("--cfg", "job", "-m", "seed=0")[2].startswith("error: -m: ")
 
 
 @pytest.mark.parametrize("words", [["plan"], ["--dry-run"]])

@@ -28,7 +28,7 @@ from unlearn.program import (
     tell,
 )
 from unlearn.signals import LINE, Terminated, terminable
-from unlearn.sweep.checked import check_jobs, expand
+from unlearn.sweep.checked import check_jobs, compose_job, expand
 from unlearn.sweep.jobs import in_short
 from unlearn.sweep.launch import job
 
@@ -85,7 +85,7 @@ def chosen(arguments: list[str]) -> Callable[[], int]:
     if {"-h", "--help"} & set(options):
         return help_text
     if set(options) & set(SHOWING):
-        return lambda: by_hydra(arguments)
+        return lambda: shown(arguments)
     if strange := [option for option in options if option not in OWN]:
         raise choices("options", strange[0], [*OWN, "--evaluate", "--help", *SHOWING])
     overrides = [a for a in arguments if not a.startswith("-")]
@@ -119,6 +119,19 @@ def jobs(overrides: list[str], multirun: bool, dry: bool) -> int:
         return 0
     # argparse takes no options between the overrides.
     return by_hydra([*(["--multirun"] if multirun else []), *overrides])
+
+
+def shown(arguments: list[str]) -> int:
+    """Let Hydra show a configuration, also one that could not be run; returns the exit status.
+
+    Raises:
+        UserError: for a sweep, and for an override that cannot be read or names what there is not.
+    """
+    if sweep := {*SWEEP} & {*arguments}:
+        raise UserError(sweep.pop(), "one configuration is shown; leave it out")
+    register()
+    compose_job([a for a in arguments if "=" in a and not a.startswith("-")])
+    return by_hydra(arguments)
 
 
 def by_hydra(arguments: list[str]) -> int:

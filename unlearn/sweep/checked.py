@@ -65,15 +65,24 @@ def check_job(overrides: Sequence[str], multirun: bool) -> Config:
     Raises:
         UserError: for whatever is wrong with it.
     """
-    _refuse_misread(overrides)
-    try:
-        cfg = resolve(overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise translated(error, overrides) from error
+    cfg = compose_job(overrides)
     check(cfg)
     if cfg.experiment is not None and not multirun:
         raise UserError("experiment", f"{cfg.experiment} is a sweep: run it with -m")
     return cfg
+
+
+def compose_job(overrides: Sequence[str]) -> Config:
+    """Compose one job; whether it can be run is not checked.
+
+    Raises:
+        UserError: for an override that cannot be read, or that names what there is not.
+    """
+    _refuse_misread(overrides)
+    try:
+        return resolve(overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise translated(error, overrides) from error
 
 
 def _refuse_misread(overrides: Sequence[str], sweep: bool = False) -> None:
