@@ -55,6 +55,26 @@ CELL = [
 ]
 
 
+# What schedulers and launchers say of other processes; some of it is no number.
+OTHER_PROCESSES = {
+    "SLURM_JOB_ID": "1",
+    "SLURM_JOB_NAME": "bash",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "3",
+    "LSB_JOBID": "1",
+    "LSB_HOSTS": "a a b",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "TORCHELASTIC_RUN_ID": "x",
+    "RANK": "one",
+    "LOCAL_RANK": "1",
+    "GROUP_RANK": "",
+    "WORLD_SIZE": "many",
+    "MASTER_PORT": "none",
+    "PL_TRAINER_MAX_EPOCHS": "0",
+    "PL_TRAINER_PRECISION": "16-true",
+}
+
+
 def errors(err: str) -> list[str]:
     """The error lines of standard error."""
     return [line for line in err.splitlines() if line.startswith("error: ")]

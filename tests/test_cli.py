@@ -7,8 +7,8 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +18,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.helpers import CELL, PAPER, TINY, make_folder
+from tests.copies import start
+from tests.helpers import CELL, OTHER_PROCESSES, PAPER, TINY, make_folder
 from unlearn.cli import main
 from unlearn.errors import UserError
 from unlearn.sweep.checked import check_jobs, expand
@@ -302,46 +303,12 @@ def test_a_run_in_a_folder_with_such_a_name(cli: Run, tmp_path: Path) -> None:
     assert len(list((tmp_path / name).rglob("metrics.json"))) == 1
 
 
-# What schedulers and launchers say of other processes; some of it is no number.
-OTHERS = {
-    "SLURM_JOB_ID": "1",
-    "SLURM_JOB_NAME": "bash",
-    "SLURM_NTASKS": "4",
-    "SLURM_PROCID": "3",
-    "LSB_JOBID": "1",
-    "LSB_HOSTS": "a a b",
-    "OMPI_COMM_WORLD_SIZE": "4",
-    "TORCHELASTIC_RUN_ID": "x",
-    "RANK": "one",
-    "LOCAL_RANK": "1",
-    "GROUP_RANK": "",
-    "WORLD_SIZE": "many",
-    "MASTER_PORT": "none",
-    "PL_TRAINER_MAX_EPOCHS": "0",
-    "PL_TRAINER_PRECISION": "16-true",
-}
-
-
 def test_other_processes_of_a_job_are_not_heeded(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in OTHERS.items():
+    for name, value in OTHER_PROCESSES.items():
         monkeypatch.setenv(name, value)
     status, _, err = cli(*TINY)
     assert status == 0, err
-    assert {name: os.environ.get(name) for name in OTHERS} == OTHERS
-
-
-def test_nor_while_the_package_is_imported() -> None:
-    code = (
-        "import unlearn; from pytorch_lightning.utilities import rank_zero_only as r; print(r.rank)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **OTHERS},
-    )
-    assert done.stdout == "0\n", done.stderr
+    assert {name: os.environ.get(name) for name in OTHER_PROCESSES} == OTHER_PROCESSES
 
 
 FOLDER = [x for x in TINY if x != "shot=5img"] + [
@@ -424,34 +391,29 @@ def test_paper_scale_on_a_cpu_says_how_long_it_takes(cli: Run) -> None:
     assert "scale=demo" in line
 
 
-def command(out: Path, *extra: str) -> list[str]:
-    return [sys.executable, str(ROOT / "run.py"), *TINY, *extra, f"output_dir={out}"]
+def with_threads(number: int, words: list[str]) -> int:
+    torch.set_num_threads(number)
+    return main(words)
 
 
-@pytest.mark.parametrize("stage", ["inversion", "relearning"])
-def test_killed_at_a_stage_it_goes_on_to_the_same_numbers(
-    tmp_path: Path, cli: Run, stage: str
-) -> None:
+def test_killed_at_two_stages_it_goes_on_to_the_same_numbers(tmp_path: Path, cli: Run) -> None:
     status, out, err = cli(*TINY)
     assert status == 0, err
     wanted = metrics_of(out)
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(killed),
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith(f"{stage}: computing"):
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait(60)
-    process.stderr.close()
-    assert process.returncode == -signal.SIGKILL
-    assert not list(killed.rglob("metrics.json"))
-    assert main([*TINY, f"output_dir={killed}"]) == 0
+    words = [*TINY, f"output_dir={killed}"]
+    for stage in ("inversion", "relearning"):
+        process = start(tmp_path / stage, with_threads, torch.get_num_threads(), words)
+        said = tmp_path / stage / "err"
+        while process.is_alive():
+            if f"{stage}: computing" in said.read_text():
+                process.kill()
+                break
+            time.sleep(0.01)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, said.read_text()
+        assert not list(killed.rglob("metrics.json"))
+    assert main(words) == 0
     found = json.loads(next(killed.rglob("metrics.json")).read_text())
     assert found["metrics"] == wanted["metrics"]
     assert found["config_hash"] == wanted["config_hash"]
@@ -464,14 +426,13 @@ def test_killed_at_a_stage_it_goes_on_to_the_same_numbers(
 
 
 def test_two_commands_side_by_side_share_one_run(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            command(tmp_path / "o"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    texts = [p.communicate(timeout=200) for p in processes]
-    assert [p.returncode for p in processes] == [0, 0], texts
+    folders = [tmp_path / name for name in "ab"]
+    words = [*TINY, f"output_dir={tmp_path / 'o'}"]
+    processes = [start(folder, with_threads, 1, words) for folder in folders]
+    for process in processes:
+        process.join(200)
+    texts = [((f / "out").read_text(), (f / "err").read_text()) for f in folders]
+    assert [p.exitcode for p in processes] == [0, 0], texts
     paths = {out.strip().splitlines()[-1] for out, _ in texts}
     assert len(paths) == 1
     computed = sum(err.count("inversion: computing") for _, err in texts)

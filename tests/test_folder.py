@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageCms, ImageOps
 
+from tests.copies import start
 from tests.helpers import make_folder
 from unlearn import UserError
 from unlearn.data import SOURCES, Pair
@@ -621,26 +621,23 @@ def test_fitting_each_image_gives_what_fitting_all_does(
         assert torch.equal(x, wanted)
 
 
-MEASURE = """
-import resource, sys
-from pathlib import Path
-from unlearn.scenarios import SCENARIOS, load_task
-scenario = SCENARIOS["class_folder"]("class_folder", {}, class_name="a")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert load_task(scenario, "folder", Path(sys.argv[1]), 16, None).shape == (3, 16, 16)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
+def memory_of_loading(root: Path) -> None:
+    scenario = SCENARIOS["class_folder"]("class_folder", {}, class_name="a")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert load_task(scenario, "folder", root, 16, None).shape == (3, 16, 16)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @pytest.mark.slow
-def test_memory_goes_by_the_small_size(root: Path) -> None:
+def test_memory_goes_by_the_small_size(root: Path, tmp_path: Path) -> None:
     Image.new("RGB", (3000, 2000), (90, 60, 30)).save(root / "train" / "a" / "!.jpg")
     for i in range(20):
         (root / "train" / "a" / f"{i}.jpg").symlink_to(root / "train" / "a" / "!.jpg")
-    command = [sys.executable, "-c", MEASURE, str(root)]
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=here)
-    assert int(done.stdout) < 250_000  # KiB; all of them at their own size are twice as much
+    process = start(tmp_path / "said", memory_of_loading, root)
+    process.join(300)
+    assert process.exitcode == 0, (tmp_path / "said" / "err").read_text()
+    grown = int((tmp_path / "said" / "out").read_text())
+    assert grown < 250_000  # KiB; all of them at their own size are twice as much
 
 
 def test_any_image_size_is_taken(tmp_path: Path) -> None:

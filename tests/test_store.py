@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing as mp
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.copies import start
 from unlearn.engine.store import Store, fingerprint, hash_of, write_text
 
 
@@ -87,8 +87,7 @@ def slow_worker(root: str, log: str) -> None:
 def test_processes_started_side_by_side_compute_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     arguments = (str(tmp_path / "s"), str(log))
-    worker = mp.get_context("spawn").Process(target=slow_worker, args=arguments)
-    worker.start()
+    worker = start(tmp_path, slow_worker, *arguments)
     while not log.exists() and worker.is_alive():
         time.sleep(0.01)
     slow_worker(*arguments)  # while the other one computes
