@@ -136,6 +136,11 @@ def test_timm_in_half_precision_and_safetensors(cli: Run, images: tuple[Tensor, 
     assert 0 <= record.metrics["proxy_agreement"] <= 1
     assert "D_r" not in record.metrics
 
+    status, _, err = cli(*OWN, *words, "intention=neg", "relearning.lr=1e-9")
+    assert status == 0, err
+    assert "the shots were answered two x6; now two x6" in err
+    assert "most shots still get their label" in err
+
 
 def test_torchvision_out_of_dataparallel(cli: Run, images: tuple[Tensor, Tensor]) -> None:
     from torchvision.models import resnet18

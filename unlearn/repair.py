@@ -42,6 +42,7 @@ SETTINGS = {
     "correct_labels": "scenario.correct",
 }
 AGREEMENT = "proxy_agreement"
+MOST = 0.5  # of the shots
 NOTE = "one's own model and images"
 # Names that a run's folder has already.
 TAKEN = ("metrics.json", "config.yaml", "history.csv", "error.json", "pictures")
@@ -181,6 +182,11 @@ class Repair:
             for when in ("before", "after")
         ]
         log.info("the shots were answered %s; now %s", *words)
+        if record.metrics["target_on_shots"] > MOST:
+            log.warning(
+                "most shots still get their label; docs/your-model.md, 'When it does not work', "
+                "says what helps"
+            )
         if AGREEMENT in record.metrics:
             log.info(
                 "on the generated samples to be kept both models agree: %.2f %%",
