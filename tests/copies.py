@@ -1,4 +1,4 @@
-"""Processes that begin as copies of one that has imported the package, which takes ten seconds."""
+"""Processes that begin as copies of one that has imported the package, which takes long."""
 
 from __future__ import annotations
 

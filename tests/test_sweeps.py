@@ -118,23 +118,16 @@ def test_jobs_that_differ_in_seed_are_checked_once(monkeypatch: pytest.MonkeyPat
         check_jobs([["seed=0"], ["seed=x"]], True)
 
 
-@pytest.mark.parametrize(
-    ("launcher", "jobs"),
-    [
-        ("joblib", ["incompetent", "original"]),
-        ("slurm_local", ["original"]),  # whose processes take long to begin
-        ("ray", ["original"]),
-    ],
-)
-def test_every_launcher_runs_jobs(cli: Run, tmp_path: Path, launcher: str, jobs: list[str]) -> None:
+@pytest.mark.parametrize("launcher", ["joblib", "slurm_local", "ray"])
+def test_every_launcher_runs_two_jobs(cli: Run, tmp_path: Path, launcher: str) -> None:
     plugin = {"slurm_local": "submitit"}.get(launcher, launcher)
     if find_spec(f"hydra_plugins.hydra_{plugin}_launcher") is None:
         pytest.skip(f"the extra for launcher={launcher} is not installed")
-    status, _, err = cli("-m", *CELL, f"baseline={','.join(jobs)}", f"launcher={launcher}")
+    status, _, err = cli("-m", *CELL, "baseline=original,incompetent", f"launcher={launcher}")
     assert status == 0, err
-    assert f"{len(jobs)} of {len(jobs)} jobs finished" in err
+    assert "2 of 2 jobs finished" in err
     paths = sorted((tmp_path / "out").rglob("metrics.json"))
-    assert [p.parents[1].name for p in paths] == jobs
+    assert [p.parents[1].name for p in paths] == ["incompetent", "original"]
 
 
 def test_a_failed_job_fails_alone_and_is_named(cli: Run, tmp_path: Path) -> None:
