@@ -32,6 +32,7 @@ TABLES = {
     "full_width": 9,
     "best": 38,
     "full_data": 68,
+    "inversion": 19,
     "one_image": 5,
     "prior": 2,
     "privacy": 9,
