@@ -105,6 +105,13 @@ def test_the_best_recipe_goes_by_what_is_given_of_d_e() -> None:
     assert chosen(recipe="fast") == (True, 10, 4.0, "shots", 4.0)
 
 
+def test_the_best_recipe_inverts_at_the_papers_scale_as_at_the_small_one() -> None:
+    paper, small = (resolve([f"scale={scale}", "recipe=best"]) for scale in ("paper", "small"))
+    assert relevant(paper)["inversion"] == relevant(small)["inversion"]
+    assert relevant(paper)["filtration"] == relevant(small)["filtration"]
+    assert relevant(paper)["inversion"] != relevant(resolve([]))["inversion"]
+
+
 def test_a_switch_that_came_later_and_is_off_keeps_earlier_runs() -> None:
     off, on = resolve([]), resolve(["relearning.teacher=view", "relearning.mixup=0.5"])
     later = (("relearning", "mixup"), ("inversion", "prior"), ("filtration", "knee"))
