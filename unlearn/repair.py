@@ -184,8 +184,8 @@ class Repair:
         log.info("the shots were answered %s; now %s", *words)
         if record.metrics["target_on_shots"] > MOST:
             log.warning(
-                "most shots still get their label; docs/your-model.md, 'When it does not work', "
-                "says what helps"
+                "most shots still get their label; intention=neg or cor, a larger "
+                "relearning.forget_weight and more relearning.epochs help"
             )
         if AGREEMENT in record.metrics:
             log.info(
