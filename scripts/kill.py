@@ -35,8 +35,8 @@ TINY = [
     if not line.startswith("#")
 ]
 SWEEP = ["baseline=none,oracle", "intention=neg,cor", "seed=0,1"]
-# What an interrupted run may say differently; between two starts the code may be committed.
-INCIDENTAL = ("seconds", "finished", "commit")
+# What an interrupted run may say differently.
+INCIDENTAL = ("seconds", "finished")
 
 
 @dataclass
