@@ -7,7 +7,6 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ import pytest
 from tests.helpers import CELL
 
 ROOT = Path(__file__).parents[1]
-LAUNCHER = "joblib" if find_spec("hydra_plugins.hydra_joblib_launcher") else "basic"
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +63,7 @@ def test_the_command_does_what_run_py_does(bin_folder: Path, tmp_path: Path) -> 
     assert len(places) == 2
     assert all(Path(place).is_relative_to(bin_folder.parent) for place in places)
 
-    sweep = ["-m", *CELL, "baseline=original", f"launcher={LAUNCHER}", "threads=1"]
+    sweep = ["-m", *CELL, "baseline=original", "threads=1"]
     text = done(bin_folder, tmp_path, "python", "-m", "unlearn", *sweep)
     assert (tmp_path / text.strip().splitlines()[-1]).name == "metrics.json"
 
