@@ -344,8 +344,9 @@ def test_inversion_compiled(name: str, counted: COUNTED) -> None:
         for _ in range(2):
             fit = Fit(precision=Precision(name, compiled))
             seen.append(fit.run(inversion(shots, steps=4), range(4), CPU))
-    # The generator; f_o as hooks look into it, and as the augmentations pass it.
-    assert counter.frame_count == 3
+    # The generator; f_o as the augmentations pass it and, but in bf16 on a CPU, as hooks look into
+    # it.
+    assert counter.frame_count == (3 if name == "fp32" else 2)
     assert seen[0] == seen[1]
     for one, two in zip(seen[0], seen[2], strict=True):
         assert one == pytest.approx(two, rel=1e-3 if name == "fp32" else 0.05, abs=1e-4)
