@@ -41,6 +41,7 @@ from .subjects import (
 )
 
 FEW = 6  # steps of a turn
+WAYS = {"fp32": "float32", "bf16": "bfloat16"}
 TRAIN = {"mnist": 60000, "mnist5k": 4000, "cifar10": 50000}  # training images
 SHOWN = 12  # operators
 
@@ -133,9 +134,10 @@ def relearning(cfg: Config, device: torch.device) -> Stage:
 def bench(options: Options) -> list[Result]:
     """A table of stages, and one of an inversion step's operators for each precision."""
     cfg, device = settings(options.scale), options.device
-    ways = {"float32": Precision("fp32"), "bfloat16": Precision("bf16")}
+    ways = {way: Precision(name) for name, way in WAYS.items()}
     if options.compile:
-        ways["bfloat16, compiled"] = Precision("bf16", True)
+        name = "fp32" if device.type == "cpu" else "bf16"
+        ways[f"{WAYS[name]}, compiled"] = Precision(name, True)
     rows: list[dict[str, Cell]] = []
     for make in (training, inversion, filtration, relearning):
         fits = {way: Fit(precision=precision) for way, precision in ways.items()}
