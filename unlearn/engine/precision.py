@@ -70,7 +70,7 @@ class Precision:
             UserError: naming ``compile``.
         """
         if self.compile is True and device.type == "cpu" and self.dtype(device) is not None:
-            # Seen with torch 2.11: a PreAct-ResNet18 of width 16, looked into by hooks.
+            # Seen with torch 2.11 in a step of inversion of a PreAct-ResNet18 of width 16.
             why = "in bfloat16 on a CPU, the compiler's gradients may be NaN"
             raise UserError("compile", f"True cannot be here ({why}); use false, or precision=fp32")
         if self.compile is True or (self.compile == "auto" and device.type == "cuda"):
