@@ -19,8 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.copies import start
-from tests.helpers import CELL, OTHER_PROCESSES, PAPER, TINY, errors, make_folder
-from unlearn import pipeline
+from tests.helpers import CELL, OTHER_PROCESSES, PAPER, TINY, make_folder
 from unlearn.cli import main
 from unlearn.errors import UserError
 from unlearn.sweep.checked import check_jobs, expand
@@ -384,17 +383,10 @@ def test_ones_own_checkpoint(cli: Run, tmp_path: Path) -> None:
     assert before["original_D_e"] == ours["D_e"]
 
 
-def test_paper_scale_on_a_cpu_says_how_long_it_takes(
-    cli: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(*_: object) -> None:
-        raise UserError("training", "begins")
-
-    monkeypatch.setattr(pipeline.Job, "original", stopped)
+def test_paper_scale_on_a_cpu_says_how_long_it_takes(cli: Run) -> None:
     tiny = [x for x in TINY if x != "scale=demo"]
     status, _, err = cli(*tiny, "data=mnist5k", *PAPER)
-    assert status == 2
-    assert errors(err) == ["error: training: begins"]
+    assert status == 0, err
     line = next(x for x in err.splitlines() if "no GPU" in x)
     assert "scale=demo" in line
 

@@ -194,7 +194,7 @@ def test_what_does_not_end_is_ended(tmp_path: Path) -> None:
 def test_a_parallel_sweep_ends_with_its_workers(tmp_path: Path) -> None:
     """As ``timeout`` ends it: SIGTERM for the command and for all its processes, within 10 s."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["-m", *TINY, "inversion.steps=100000", "seed=0", "launcher=joblib", "threads=1"]
+    words = ["-m", *TINY, "inversion.steps=100000", "seed=0,1", "launcher=joblib", "threads=1"]
     log = tmp_path / "log"
     with log.open("w") as file:
         process = subprocess.Popen(
