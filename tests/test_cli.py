@@ -105,6 +105,22 @@ def test_the_same_command_gives_the_same_numbers(cli: Run, tmp_path: Path) -> No
     torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
+def test_a_run_says_where_the_label_stays(cli: Run) -> None:
+    words = [*TINY, "scenario=class_mnist", "scenario.digit=1", "per_class=100"]
+    words += ["training.epochs=4", "intention=neg"]
+    said = "most shots still get their label"
+    status, _, err = cli(*words, "relearning.lr=1e-9")
+    assert status == 0, err
+    assert f"{said}; intention=neg or cor" in err
+    status, _, err = cli(*words, "baseline=ascent", "baseline.lr=1e-9", "baseline.steps=1")
+    assert status == 0, err
+    assert said in err
+    assert "relearning.forget_weight" not in err
+    status, _, err = cli(*words, "baseline=ascent", "baseline.lr=0.1", "baseline.steps=50")
+    assert status == 0, err
+    assert said not in err
+
+
 def test_runs_share_stages(cli: Run, tmp_path: Path) -> None:
     status, out, err = cli("-m", *TINY, "intention=neg,std", "seed=0,1")
     assert status == 0, err

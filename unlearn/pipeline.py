@@ -27,7 +27,7 @@ from unlearn.models.checkpoint import load_checkpoint
 from unlearn.problem import Interface, Problem
 from unlearn.repair import Repair
 from unlearn.runs import pictures
-from unlearn.runs.made import Made, few_shot, made_by, provenance
+from unlearn.runs.made import Made, few_shot, made_by, provenance, warn_of_kept
 from unlearn.runs.record import Record, history_csv
 from unlearn.runs.run import Run, check_network, network_for
 from unlearn.runs.tracking import Tracker, tracker
@@ -143,7 +143,11 @@ class Job:
         problem = Problem.of(
             original, shots.images, shots.labels, correct, cfg.augment, cfg.seed, Interface()
         )
-        return few_shot(self.place, problem, task.classes, self.fit, self.stages(problem.key))
+        stages = self.stages(problem.key)
+        made = few_shot(self.place, problem, task.classes, self.fit, stages)
+        answered = predict(made.model, shots.images.mul(255).round().to(torch.uint8))
+        warn_of_kept(share(answered == shots.labels.cpu()), ours=cfg.rival is None)
+        return made
 
     def by_baseline(self, baseline: Baseline, original: Classifier) -> Made:
         """A baseline: it is handed all of D and D_e."""

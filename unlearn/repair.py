@@ -24,7 +24,7 @@ from unlearn.models import Loaded, load_model
 from unlearn.models.adapt import plainly
 from unlearn.problem import Interface, Problem
 from unlearn.runs import pictures
-from unlearn.runs.made import Made, few_shot, provenance
+from unlearn.runs.made import Made, few_shot, provenance, warn_of_kept
 from unlearn.runs.record import Record, history_csv
 from unlearn.runs.run import Run
 from unlearn.runs.tracking import Tracker
@@ -42,7 +42,6 @@ SETTINGS = {
     "correct_labels": "scenario.correct",
 }
 AGREEMENT = "proxy_agreement"
-MOST = 0.5  # of the shots
 NOTE = "one's own model and images"
 # Names that a run's folder has already.
 TAKEN = ("metrics.json", "config.yaml", "history.csv", "error.json", "pictures")
@@ -182,11 +181,7 @@ class Repair:
             for when in ("before", "after")
         ]
         log.info("the shots were answered %s; now %s", *words)
-        if record.metrics["target_on_shots"] > MOST:
-            log.warning(
-                "most shots still get their label; intention=neg or cor, a larger "
-                "relearning.forget_weight and more relearning.epochs help"
-            )
+        warn_of_kept(record.metrics["target_on_shots"])
         if AGREEMENT in record.metrics:
             log.info(
                 "on the generated samples to be kept both models agree: %.2f %%",

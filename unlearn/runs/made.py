@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,10 @@ from unlearn.runs.record import StageRecord
 from unlearn.runs.run import PACKAGE, Run
 from unlearn.version import __version__
 
+log = logging.getLogger(__name__)
+
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "kneed")
+MOST = 0.5  # of the shots
 
 
 @dataclass
@@ -91,6 +95,24 @@ def _shown(error: NotSeparable, place: Run, classes: list[str]) -> UserError:
         pictures.save(pictures.draw_filtration(error.proxy, classes), folder / "filtration.png")
         pictures.save(pictures.draw_knee(error.proxy), folder / "knee.png")
     return UserError(error.key, f"{str(error).split(': ', 1)[1]} (pictures in {folder})")
+
+
+def warn_of_kept(kept: float, ours: bool = True) -> None:
+    """Say so where the unlearned model still answers most shots by the label it shall not.
+
+    Args:
+        kept: the share of the shots that it does.
+        ours: whether our method made it, with its settings.
+    """
+    if kept <= MOST:
+        return
+    said = "most shots still get their label"
+    if ours:
+        said += (
+            "; intention=neg or cor, a larger relearning.forget_weight and more relearning.epochs "
+            "help"
+        )
+    log.warning("%s", said)
 
 
 def made_by(stages: Stages) -> dict[str, StageRecord]:
