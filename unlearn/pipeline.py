@@ -145,8 +145,8 @@ class Job:
         )
         stages = self.stages(problem.key)
         made = few_shot(self.place, problem, task.classes, self.fit, stages)
-        answered = predict(made.model, shots.images.mul(255).round().to(torch.uint8))
-        warn_of_kept(share(answered == shots.labels.cpu()), ours=cfg.rival is None)
+        answered = predict(made.model, (shots.images * 255).round().to(torch.uint8))
+        warn_of_kept(share(answered == shots.labels), ours=cfg.rival is None)
         return made
 
     def by_baseline(self, baseline: Baseline, original: Classifier) -> Made:
