@@ -99,7 +99,11 @@ def test_ratios_are_taken_turn_by_turn() -> None:
     assert ours["ms for one row"] == Spread(2, 500.0, 750.0, 1000.0)
 
 
-def test_what_is_printed_is_written_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_printed_is_written_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = "CPU, 1 thread of A Processor of a Long Name @ 2.60GHz, 48 Cores, of a Server"
+    monkeypatch.setattr("scripts.bench.__main__.hardware", lambda device: processor)
     path = tmp_path / "deep" / "bench.json"
     arguments = ["--scale", "tiny", "--repeats", "1", "--only", "fisher", "--json", str(path)]
     main([*arguments, "--threads", "1"])
@@ -112,5 +116,6 @@ def test_what_is_printed_is_written_too(tmp_path: Path, capsys: pytest.CaptureFi
         for row in table["rows"]:
             assert row["way"] in out
             assert row["times faster"]["n"] == 1
-            assert "CPU, 1 thread" in row["hardware"]
+            assert row["hardware"] == processor
+            assert processor in out
     assert [p.name for p in path.parent.iterdir()] == ["bench.json"]

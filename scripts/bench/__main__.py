@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         "python": platform.python_version(),
     }
     warnings.filterwarnings("ignore", message=".*DataLoader will create.*")
-    console = Console(width=160)
+    console = Console(width=1000)  # no table is broken, however long the processor's name
     console.print(" · ".join(f"{k} {v}" for k, v in head.items()))
     results: dict[str, list[Result]] = {}
     for name in args.only:
