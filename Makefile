@@ -1,6 +1,8 @@
 # `make demo` and `make test` set up what they need on a fresh machine.
 PYTHON ?= python3
 BIN := .venv/bin
+# Where it is set, every process would compile all of PyTorch's modules anew: 15 s each.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-fast coverage report lint bench setup clean
 demo: setup
