@@ -132,6 +132,29 @@ def test_untrained_is_fresh_and_fixed(task) -> None:
     torch.testing.assert_close(labels[0].sum(-1), torch.ones(6))
 
 
+def test_unt_says_where_the_untrained_network_gives_the_label(
+    task, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, _proxy, shots = task
+    heard = 0
+    for seed in range(3):
+        labels = answers(untrained(model, seed), shots).argmax(-1)
+        (most, count) = max(((y, int((labels == y).sum())) for y in range(4)), key=lambda x: x[1])
+        caplog.clear()
+        given = Given(model, most, None, seed)
+        for _ in range(2):
+            intention("unt").relabel(shots, given)
+        said = [r.getMessage() for r in caplog.records]
+        assert len(said) == (count > len(shots) / 2)
+        assert all(f"seed {seed} " in line and f"{100 * count / 6:.0f} %" in line for line in said)
+        heard += len(said)
+        caplog.clear()
+        intention("unt").relabel(shots, Given(model, (most + 1) % 4, None, seed))
+        if count > len(shots) / 2:
+            assert not caplog.records
+    assert heard
+
+
 def test_std_scrubs_then_leaves_the_forgotten_out(task) -> None:
     model, proxy, shots = task
     std = intention("std", scrub_epochs=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from unlearn.errors import UserError
 from unlearn.models.untrained import untrained
 from unlearn.relearning.intentions.base import INTENTIONS, Given, Intention
+
+log = logging.getLogger(__name__)
 
 
 @INTENTIONS.register("unt")
@@ -29,11 +32,15 @@ class Unt(Intention):
         Raises:
             UserError: if it answers as the trained one does, or with NaN.
         """
+        new = given.untrained is None
         if given.untrained is None:
             given.untrained = untrained(given.original, given.seed)
             _check_untrained(given.untrained, given.original, images[:256])
         fresh = given.untrained
-        return torch.cat([fresh(part).softmax(-1) for part in images.split(256)])
+        labels = torch.cat([fresh(part).softmax(-1) for part in images.split(256)])
+        if new:
+            _warn_of_the_label(labels, given)
+        return labels
 
 
 def _check_untrained(fresh: nn.Module, trained: nn.Module, images: Tensor) -> None:
@@ -43,4 +50,17 @@ def _check_untrained(fresh: nn.Module, trained: nn.Module, images: Tensor) -> No
             "intention",
             "unt cannot be for this model: with its parameters drawn anew it still answers "
             "as it did, or NaN; std, neg and cor need no untrained network",
+        )
+
+
+def _warn_of_the_label(labels: Tensor, given: Given) -> None:
+    """Say where the untrained network itself answers the label: its answers are nearly uniform,
+    and the same few classes lead on most images."""
+    share = float((labels.argmax(-1) == given.target).double().mean())
+    if share > 0.5:
+        log.warning(
+            "unt: the untrained network drawn with seed %d itself gives the label to %.0f %% of "
+            "D_e, and so will what learns from it; another seed draws another one",
+            given.seed,
+            100 * share,
         )
