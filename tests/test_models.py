@@ -21,6 +21,7 @@ from unlearn.engine.statistics import (
 )
 from unlearn.inversion.generator import DoublingConv2d
 from unlearn.models import ModelConfig, build, list_models
+from unlearn.models.base import InstanceNorm
 from unlearn.models.checkpoint import load_checkpoint
 from unlearn.models.probe import Probe, head_of, running_norms, watched_layers
 
@@ -47,6 +48,20 @@ def test_paper_network_has_the_paper_size() -> None:
     model = build(ModelConfig("preact_resnet18", "batch", 64), 3, 10, [0.5] * 3, [0.2] * 3)
     count = sum(p.numel() for p in model.parameters())
     assert count == pytest.approx(11_171_146, rel=1e-3)  # the usual PreAct-ResNet18 for CIFAR
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_instance_norm_is_torchs_in_either_order_of_memory(order: torch.memory_format) -> None:
+    ours, torchs = InstanceNorm(6), nn.InstanceNorm2d(6, affine=True)
+    state = {"weight": torch.rand(6), "bias": torch.randn(6)}
+    x, grads = torch.randn(4, 6, 5, 3), []
+    for layer in (ours, torchs):
+        layer.load_state_dict(state)
+        given = x.clone().to(memory_format=order).requires_grad_()
+        (layer(given) ** 3).sum().backward()
+        grads.append([given.grad, *(p.grad for p in layer.parameters())])
+    torch.testing.assert_close(ours(x), torchs(x))
+    torch.testing.assert_close(*grads, atol=1e-4, rtol=1e-4)
 
 
 def test_unknown_names_are_refused() -> None:

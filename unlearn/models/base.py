@@ -15,10 +15,24 @@ from unlearn.models.origin import AnyModel, Size, Trained, load_sized
 from unlearn.models.saving import FileWeights
 from unlearn.registry import Registry
 
+
+class InstanceNorm(nn.GroupNorm):
+    """A group norm with one group for each channel, images (B, channels, H, W).
+
+    On a CPU torch's takes up to 90 times as long where the channels lie last in memory.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.contiguous())
+
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "layer": lambda c: nn.GroupNorm(1, c),
-    "instance": lambda c: nn.GroupNorm(c, c),
+    "instance": InstanceNorm,
 }
 
 
