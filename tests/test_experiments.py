@@ -31,6 +31,7 @@ TABLES = {
     "full_lengths": 12,
     "full_width": 9,
     "best": 38,
+    "forms": 36,
     "full_data": 68,
     "inversion": 19,
     "one_image": 5,
