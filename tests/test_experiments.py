@@ -164,6 +164,7 @@ def scale_of(name: str) -> str:
         "switches": "small",
         "same_information": "small",
         "full_data": "small",
+        "forms": "small",
         "inversion": "paper",
     }
     return at.get(name, "demo")

@@ -59,6 +59,7 @@ def test_instance_norm_is_torchs_in_either_order_of_memory(order: torch.memory_f
         layer.load_state_dict(state)
         given = x.clone().to(memory_format=order).requires_grad_()
         (layer(given) ** 3).sum().backward()
+        assert layer is torchs or layer(given).is_contiguous()
         grads.append([given.grad, *(p.grad for p in layer.parameters())])
     torch.testing.assert_close(ours(x), torchs(x))
     torch.testing.assert_close(*grads, atol=1e-4, rtol=1e-4)

@@ -19,7 +19,7 @@ from unlearn.registry import Registry
 class InstanceNorm(nn.GroupNorm):
     """A group norm with one group for each channel, images (B, channels, H, W).
 
-    On a CPU torch's takes up to 90 times as long where the channels lie last in memory.
+    The channels come first in memory: torch's group norm is slow on a CPU where they lie last.
     """
 
     def __init__(self, channels: int) -> None:

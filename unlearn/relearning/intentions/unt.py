@@ -54,13 +54,15 @@ def _check_untrained(fresh: nn.Module, trained: nn.Module, images: Tensor) -> No
 
 
 def _warn_of_the_label(labels: Tensor, given: Given) -> None:
-    """Say where the untrained network itself answers the label: its answers are nearly uniform,
-    and the same few classes lead on most images."""
-    share = float((labels.argmax(-1) == given.target).double().mean())
+    """Say where the untrained network gives most images the label itself, by (n, classes).
+
+    Its answers are nearly uniform, and one or two classes lead on all images.
+    """
+    share = float((labels.argmax(-1) == given.target).float().mean())
     if share > 0.5:
         log.warning(
-            "unt: the untrained network drawn with seed %d itself gives the label to %.0f %% of "
-            "D_e, and so will what learns from it; another seed draws another one",
+            "unt: the untrained network, drawn with seed %d, itself gives the label to %.0f %% of "
+            "the images, so what learns from it may do so too; another seed draws another one",
             given.seed,
             100 * share,
         )
