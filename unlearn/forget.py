@@ -34,7 +34,14 @@ from unlearn.inversion import AnyGenerator, Inversion, InversionConfig
 from unlearn.methods import METHODS, Method, MethodStage
 from unlearn.models.adapt import plainly
 from unlearn.problem import Images, Interface, Labels, Problem
-from unlearn.relearning import INTENTIONS, Intention, Relearning, RelearningConfig, warn_of_one
+from unlearn.relearning import (
+    INTENTIONS,
+    Intention,
+    Relearning,
+    RelearningConfig,
+    check_samples,
+    warn_of_one,
+)
 from unlearn.standins import StandIn, StandInStage
 
 
@@ -192,6 +199,9 @@ def forget(
         chosen.method.check(intention)
         if target_like is not None:
             raise UserError("target_like", f"{chosen.method.name} makes no samples")
+    else:
+        stand_in = None if chosen.proxy is None else chosen.proxy.name
+        check_samples(intention, chosen.relearning, stand_in)
     interface = Interface(penultimate, normalize)
     with plainly(model):
         problem = Problem.of(

@@ -9,6 +9,7 @@ from typing import Any
 from unlearn.engine.precision import PRECISIONS
 from unlearn.errors import UserError
 from unlearn.models.base import NORMS
+from unlearn.relearning import check_samples
 
 
 @dataclass
@@ -136,6 +137,8 @@ def check_ranges(cfg: Any) -> None:
             "only 0 is allowed",
         )
     cfg.intention.check_settings()
+    if cfg.baseline is None:
+        check_samples(cfg.intention, cfg.relearning, cfg.proxy and cfg.proxy.name)
     if cfg.proxy is not None:
         _check_stand_in(cfg)
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from unlearn.engine.stages import later
+from unlearn.errors import UserError
 from unlearn.filtration import Proxy, among
 from unlearn.problem import Problem
 from unlearn.relearning.intentions import Given, Intention
+from unlearn.relearning.neighbours import Neighbours
 
 log = logging.getLogger(__name__)
 
@@ -165,9 +168,38 @@ def warn_of_one(cfg: RelearningConfig, shots: Tensor) -> None:
         )
 
 
-def givens_of(problem: Problem) -> list[Given]:
-    """What an intention may look at, for each label of D_e."""
-    return [Given(problem.original, t, right, problem.seed) for t, right in problem.pairs]
+def check_samples(intention: Intention, cfg: RelearningConfig, stand_in: str | None) -> None:
+    """Refuse an intention that asks D~_r where D~_r says nothing, or is another one in every step.
+
+    Args:
+        stand_in: what stands in for D~_r, if not generated samples.
+
+    Raises:
+        UserError: naming ``intention.form``.
+    """
+    if intention.asks_samples and (stand_in is not None or cfg.fresh):
+        found = "relearning.fresh=true" if stand_in is None else f"proxy={stand_in}"
+        raise UserError(
+            "intention.form",
+            "neighbours needs proxy=inversion and relearning.fresh=false; "
+            f"{found} allows ascent, complementary, second",
+        )
+
+
+def givens_of(problem: Problem, proxy: Proxy | None = None) -> list[Given]:
+    """What an intention may look at, for each label of D_e.
+
+    Args:
+        proxy: whose samples it may ask; None: none.
+    """
+    near = None if proxy is None else Neighbours.among(problem, proxy)
+    return [
+        Given(
+            *(problem.original, target, right, problem.seed),
+            votes=None if near is None else partial(near.votes, target=target),
+        )
+        for target, right in problem.pairs
+    ]
 
 
 def relabelled(

@@ -253,7 +253,7 @@ class Relearning(Stage):
             TrainingDiverged: at a NaN or infinite loss.
         """
         cfg = self.cfg
-        givens = givens_of(problem)
+        givens = givens_of(problem, proxy)
         lesson = prepare(cfg, proxy, problem.shots, self.intention, givens, problem.labels)
         model = problem.student()
         if cfg.batchnorm == "frozen":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -24,6 +25,8 @@ class Given:
         correct: the correct labels of D~_e where known: one label for all, else None.
         seed: for whatever it draws.
         untrained: the network of ``unt``, once it has been made.
+        votes: soft labels (n, classes) of images (n, C, H, W), by the samples of D~_r most like
+            them; None where there are none.
     """
 
     original: nn.Module
@@ -31,6 +34,7 @@ class Given:
     correct: int | None
     seed: int
     untrained: nn.Module | None = None
+    votes: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass
@@ -76,6 +80,11 @@ class Intention(ABC):
     def for_oracle(self) -> Self:
         """As the oracle learns it, from scratch: no scrubbing."""
         return replace(self, scrub_epochs=0)
+
+    @property
+    def asks_samples(self) -> bool:
+        """Whether it needs ``Given.votes``, and so generated samples."""
+        return False
 
     @abstractmethod
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from unlearn.errors import UserError, choices
 from unlearn.relearning.intentions.base import INTENTIONS, Given, Intention, soft_cross_entropy
 
-FORMS = ("ascent", "complementary", "second")
+FORMS = ("ascent", "complementary", "second", "neighbours")
 ORACLE_FORMS = ("ascent", "complementary")
 
 
@@ -25,7 +25,8 @@ class Neg(Intention):
         form: ``ascent`` raises the target label's cross entropy up to ``cutoff``;
             ``complementary`` minimises -log(1 - p), the negative learning of the literature
             (Kim et al. 2019, NLNL); ``second`` learns f_o's own answer with the target label
-            left out and the rest renormalised.
+            left out and the rest renormalised; ``neighbours`` what the samples of D~_r are called
+            that are most like the image in f_o's layers (``unlearn.relearning.neighbours``).
         cutoff: where the ascent ends, in nats.
         oracle_form: the form from which the oracle learns it: ``ascent`` or ``complementary``.
             From scratch the paper's loss has to go on where p is already small, as -log(1 - p)
@@ -54,8 +55,16 @@ class Neg(Intention):
     def for_oracle(self) -> Self:
         return replace(super().for_oracle(), form=self.oracle_form)
 
+    @property
+    def asks_samples(self) -> bool:
+        return self.form == "neighbours"
+
     @torch.no_grad()
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:
+        if self.asks_samples:
+            if given.votes is None:
+                raise UserError("intention.form", "neighbours needs samples of D~_r to ask")
+            return given.votes(images)
         logits = torch.cat([given.original(part) for part in images.split(256)])
         wrong = torch.full((len(images),), given.target, device=images.device)
         if self.form == "second":
