@@ -16,6 +16,7 @@ from unlearn.forget import Settings
 from unlearn.problem import Problem
 from unlearn.relearning.intentions import Given
 from unlearn.relearning.intentions.neg import Neg
+from unlearn.relearning.lesson import givens_of
 from unlearn.relearning.neighbours import GRID, NEAREST, Neighbours, coarse, nearest
 from unlearn.standins import STANDINS
 
@@ -131,12 +132,35 @@ def test_votes_by_a_slow_literal_version(repair) -> None:
     assert (found[:, target] == 0).all()
 
 
-def test_the_layers_before_the_wrong_label_tell_what_an_image_is(repair, caplog) -> None:
+def test_the_layers_before_the_wrong_label_tell_what_an_image_is(repair) -> None:
     problem, proxy = repair
-    caplog.set_level("INFO", "unlearn")
     votes = Neighbours.among(problem, proxy).votes(problem.shots, TARGET)
     assert (votes.argmax(-1) == LIKE).all()
-    assert "label 2: the samples most like its 5 images are called 1 (x5)" in caplog.text
+    (given,) = givens_of(problem, proxy)
+    assert torch.equal(Neg(form="neighbours").relabel(problem.shots, given), votes)
+
+
+@pytest.mark.parametrize(
+    ("votes", "led"), [([1, 1, 1, 1], 1), ([1, 1, 1, 0], 1), ([1, 1, 0, 0], 0), ([3, 1, 0, 1], 0)]
+)
+def test_neg_is_led_by_the_samples_where_they_agree(
+    votes: list[int], led: int, repair, caplog
+) -> None:
+    """Else it learns f_o's own second answers. It says which."""
+    caplog.set_level("INFO", "unlearn")
+    problem, _ = repair
+    shots = problem.shots[:4]
+    wanted = nn.functional.one_hot(torch.tensor(votes), 4).float()
+    given = Given(problem.original, TARGET, None, 0, votes=lambda images: wanted)
+    found = Neg(form="neighbours").relabel(shots, given)
+    if led:
+        assert torch.equal(found, wanted)
+    else:
+        assert torch.equal(found, Neg(form="second").relabel(shots, given))
+        assert (found[:, TARGET] == 0).all()
+    share = max(votes.count(v) for v in votes) * 25
+    assert f"label 2: the samples most like {share} % of its images are called" in caplog.text
+    assert ("too few agree" in caplog.text) == (not led)
 
 
 def test_target_like_samples_have_no_vote(repair) -> None:

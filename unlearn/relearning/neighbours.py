@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +12,6 @@ from unlearn.errors import UserError
 from unlearn.filtration import Proxy
 from unlearn.models.probe import watched_layers
 from unlearn.problem import Problem
-
-log = logging.getLogger(__name__)
 
 NEAREST = 15  # samples that answer, in each layer
 GRID = 8  # places a side, to which larger features are pooled
@@ -68,13 +64,7 @@ class Neighbours:
             )
         different, which = images.unique(dim=0, return_inverse=True)
         parts = [self._votes(part, others, answers) for part in different.split(BATCH)]
-        labels = torch.cat(parts)
-        counts = Counter(labels.argmax(-1).tolist()).most_common()
-        log.info(
-            "label %d: the samples most like its %d images are called %s",
-            *(target, len(labels), ", ".join(f"{label} (x{n})" for label, n in counts)),
-        )
-        return labels[which].to(images.dtype)
+        return torch.cat(parts)[which].to(images.dtype)
 
     def _votes(self, images: Tensor, others: Tensor, answers: Tensor) -> Tensor:
         samples = self.images[others]

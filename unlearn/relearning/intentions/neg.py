@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -14,6 +15,9 @@ from unlearn.relearning.intentions.base import INTENTIONS, Given, Intention, sof
 
 FORMS = ("ascent", "complementary", "second", "neighbours")
 ORACLE_FORMS = ("ascent", "complementary")
+AGREEMENT = 0.75  # of the images
+
+log = logging.getLogger(__name__)
 
 
 @INTENTIONS.register("neg")
@@ -26,7 +30,8 @@ class Neg(Intention):
             ``complementary`` minimises -log(1 - p), the negative learning of the literature
             (Kim et al. 2019, NLNL); ``second`` learns f_o's own answer with the target label
             left out and the rest renormalised; ``neighbours`` what the samples of D~_r are called
-            that are most like the image in f_o's layers (``unlearn.relearning.neighbours``).
+            that are most like the image in f_o's layers (``unlearn.relearning.neighbours``), where
+            they agree on most images, else as ``second``.
         cutoff: where the ascent ends, in nats.
         oracle_form: the form from which the oracle learns it: ``ascent`` or ``complementary``.
             From scratch the paper's loss has to go on where p is already small, as -log(1 - p)
@@ -64,12 +69,14 @@ class Neg(Intention):
         if self.asks_samples:
             if given.votes is None:
                 raise UserError("intention.form", "neighbours needs samples of D~_r to ask")
-            return given.votes(images)
+            votes = given.votes(images)
+            if agreed(votes, given.target):
+                return votes
         logits = torch.cat([given.original(part) for part in images.split(256)])
-        wrong = torch.full((len(images),), given.target, device=images.device)
-        if self.form == "second":
+        if self.form in ("second", "neighbours"):
             logits[:, given.target] = -torch.inf
             return logits.softmax(-1)
+        wrong = torch.full((len(images),), given.target, device=images.device)
         return F.one_hot(wrong, logits.shape[1]).to(logits.dtype)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -78,6 +85,24 @@ class Neg(Intention):
         if self.form == "complementary":
             return l_complementary(logits, labels)
         return soft_cross_entropy(logits, labels)
+
+
+def agreed(votes: Tensor, target: int) -> bool:
+    """Whether most images (n, classes) are voted the same; says so.
+
+    Wrongly labelled images have one right label, and agree. Images that are what they are called
+    look like different things besides, and no other answer is the right one.
+    """
+    counts = votes.argmax(-1).bincount(minlength=votes.shape[1])
+    most = int(counts.argmax())
+    share = float(counts[most]) / len(votes)
+    led = share >= AGREEMENT
+    log.info(
+        "label %d: the samples most like %.0f %% of its images are called %d%s",
+        *(target, 100 * share, most),
+        "" if led else "; too few agree, so f_o's own second answers are learnt",
+    )
+    return led
 
 
 def l_ascent(logits: Tensor, wrong: Tensor, cutoff: float) -> Tensor:
