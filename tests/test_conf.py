@@ -104,7 +104,15 @@ def test_the_best_recipe_goes_by_what_is_given_of_d_e() -> None:
     assert chosen("scenario=7mnist", "shot=1img") == (False, 10, 2.0, "samples", 10.0)
     assert chosen(recipe="fast") == (True, 10, 4.0, "shots", 4.0)
     forms = [resolve([f"recipe={r}", "intention=neg"]).intention for r in ("paper", "best", "fast")]
-    assert [x.form for x in forms if isinstance(x, Neg)] == ["ascent", "ascent", "complementary"]
+    assert [x.form for x in forms if isinstance(x, Neg)] == [
+        "ascent",
+        "neighbours",
+        "complementary",
+    ]
+    for given in (whole, ["shot=1img"]):
+        neg = resolve(["recipe=best", "intention=neg", *given]).intention
+        assert isinstance(neg, Neg)
+        assert neg.form == "ascent"
 
 
 def test_the_best_recipe_inverts_at_the_papers_scale_as_at_the_small_one() -> None:

@@ -193,6 +193,39 @@ def test_a_weight_for_retained_samples_of_the_label() -> None:
     assert loss(5.0, target + 1) == pytest.approx(loss(1.0, target + 1))
 
 
+@pytest.mark.parametrize(
+    ("labels", "led"),
+    [
+        ([3, 3, 3, 3], True),
+        ([3, 3, 3, 1], True),  # three quarters
+        ([3, 3, 1, 1], False),
+        ([0, 0, 0, 0], False),  # the label itself, as ascent has it
+        ([0, 3, 3, 3], True),
+        ([0, 0, 3, 3], False),
+    ],
+)
+def test_another_weight_where_d_e_is_led_to_one_answer(labels: list[int], led: bool) -> None:
+    problem = replace(a_problem(taught(small_net(), 1, 28, 28)), targets=(0,))
+    proxy = a_proxy(problem)
+    proxy.probabilities = torch.eye(4)[torch.zeros(48, dtype=torch.long)]
+    shots = problem.shots[:1].expand(4, -1, -1, -1)
+    named = torch.eye(4)[torch.tensor(labels)]
+    given = Given(problem.original, 0, None, 0, votes=lambda images: named)
+
+    def loss(led_weight: float | None, form: str = "neighbours") -> tuple[float, bool]:
+        cfg = RelearningConfig(forget="shots", shot_copies=1, own_label_weight=5.0,
+                               led_label_weight=led_weight)  # fmt: skip
+        lesson = prepare(cfg, proxy, shots, Neg(form=form), given)
+        lesson.labels[lesson.forget] = named
+        module = Relearner(cfg, problem.original, lesson, problem, lesson)
+        rows = (~lesson.forget).nonzero()[:, 0]
+        return float(module.losses((rows, False))["loss"]), lesson.led
+
+    before, said = loss(None)
+    assert said == led
+    assert loss(2.0)[0] == pytest.approx(before * (2 / 5 if led else 1))
+
+
 def linear(bias: float) -> nn.Module:
     """Two classes; class 0 wins where the mean of the image is below ``bias``."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))

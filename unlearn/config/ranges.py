@@ -91,6 +91,7 @@ RANGES: dict[str, Range] = {
     "relearning.shot_copies": NUMBER0,
     "relearning.forget_weight": NUMBER0,
     "relearning.own_label_weight": NUMBER0,
+    "relearning.led_label_weight": NUMBER0,
     "relearning.teacher": one_of("stored", "view"),
     "relearning.forget": one_of("samples", "shots"),
     "relearning.mixup": Range(lambda v: 0 <= v <= 1, "a number from 0 to 1"),

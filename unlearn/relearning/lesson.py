@@ -15,7 +15,7 @@ from unlearn.engine.stages import later
 from unlearn.errors import UserError
 from unlearn.filtration import Proxy, among
 from unlearn.problem import Problem
-from unlearn.relearning.intentions import Given, Intention
+from unlearn.relearning.intentions import AGREEMENT, Given, Intention
 from unlearn.relearning.neighbours import Neighbours
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class RelearningConfig:
     forget_weight: float = 1.0
     forget: str = "samples"
     own_label_weight: float = 1.0
+    led_label_weight: float | None = later(None)
     teacher: str = "stored"
     mixup: float = later(0.0)
     adversarial: float = later(0.0)
@@ -86,6 +87,16 @@ class Lesson:
     imposed: bool
     conditions: Tensor
     targets: Tensor
+
+    @property
+    def led(self) -> bool:
+        """Whether most of D~_e is led to one answer, other than its label."""
+        if not self.imposed:
+            return False
+        answers = self.labels[self.forget].argmax(-1)
+        elsewhere = answers[~among(answers, self.targets.unique().tolist())]
+        most = int(elsewhere.bincount().max()) if len(elsewhere) else 0
+        return most >= AGREEMENT * len(answers)
 
     def take(self, rows: Tensor) -> Portion:
         """The data of ``rows`` (b,)."""

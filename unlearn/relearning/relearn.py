@@ -98,6 +98,9 @@ class Relearner(LossModule):
         super().__init__(len(self.batches))
         self.cfg, self.model, self.lesson, self.data = cfg, model, lesson, data
         self.problem, self.whole = problem, whole
+        self.own_label = cfg.own_label_weight
+        if cfg.led_label_weight is not None and lesson.led:
+            self.own_label = cfg.led_label_weight
         self.frozen = {"f_o": problem.original}
         # Outside the module's children, as what is frozen.
         self.probes = {
@@ -116,7 +119,7 @@ class Relearner(LossModule):
         logits, embedding = self._pass("student", x)
         retain, forget, labels = portion.retain, portion.forget, portion.labels
         own = among(labels.argmax(-1), self.problem.targets)
-        weight = torch.where(own, c.own_label_weight, 1.0) * retain
+        weight = torch.where(own, self.own_label, 1.0) * retain
         labels, anchor = self._taught(x, labels, retain)
         # By weights: to choose rows, the host would have to wait for a GPU.
         shares = {"retain": (l_retain_each(logits, labels, c.temperature), weight)}

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from unlearn.errors import UserError
 from unlearn.registry import Registry
 
+AGREEMENT = 0.75  # of images that count as agreeing
+
 
 @dataclass
 class Given:

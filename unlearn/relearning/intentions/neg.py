@@ -11,11 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unlearn.errors import UserError, choices
-from unlearn.relearning.intentions.base import INTENTIONS, Given, Intention, soft_cross_entropy
+from unlearn.relearning.intentions.base import (
+    AGREEMENT,
+    INTENTIONS,
+    Given,
+    Intention,
+    soft_cross_entropy,
+)
 
 FORMS = ("ascent", "complementary", "second", "neighbours")
 ORACLE_FORMS = ("ascent", "complementary")
-AGREEMENT = 0.75  # of the images
 
 log = logging.getLogger(__name__)
 
