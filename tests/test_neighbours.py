@@ -159,7 +159,7 @@ def test_neg_is_led_by_the_samples_where_they_agree(
         assert torch.equal(found, Neg(form="second").relabel(shots, given))
         assert (found[:, TARGET] == 0).all()
     share = max(votes.count(v) for v in votes) * 25
-    assert f"label 2: the samples most like {share} % of its images are called" in caplog.text
+    assert f"label 2: {share} % of the votes of the samples most like its images" in caplog.text
     assert ("too few agree" in caplog.text) == (not led)
 
 

@@ -90,13 +90,12 @@ class Lesson:
 
     @property
     def led(self) -> bool:
-        """Whether most of D~_e is led to one answer, other than its label."""
+        """Whether the labels of D~_e give most to one answer, other than its own."""
         if not self.imposed:
             return False
-        answers = self.labels[self.forget].argmax(-1)
-        elsewhere = answers[~among(answers, self.targets.unique().tolist())]
-        most = int(elsewhere.bincount().max()) if len(elsewhere) else 0
-        return most >= AGREEMENT * len(answers)
+        share = self.labels[self.forget].mean(0)
+        share[self.targets.unique()] = 0
+        return float(share.max()) >= AGREEMENT
 
     def take(self, rows: Tensor) -> Portion:
         """The data of ``rows`` (b,)."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unlearn.errors import UserError
 from unlearn.registry import Registry
 
-AGREEMENT = 0.75  # of images that count as agreeing
+AGREEMENT = 0.75  # share of labels that is most of them
 
 
 @dataclass

@@ -36,7 +36,7 @@ class Neg(Intention):
             (Kim et al. 2019, NLNL); ``second`` learns f_o's own answer with the target label
             left out and the rest renormalised; ``neighbours`` what the samples of D~_r are called
             that are most like the image in f_o's layers (``unlearn.relearning.neighbours``), where
-            they agree on most images, else as ``second``.
+            they agree, else as ``second``.
         cutoff: where the ascent ends, in nats.
         oracle_form: the form from which the oracle learns it: ``ascent`` or ``complementary``.
             From scratch the paper's loss has to go on where p is already small, as -log(1 - p)
@@ -93,18 +93,16 @@ class Neg(Intention):
 
 
 def agreed(votes: Tensor, target: int) -> bool:
-    """Whether most images (n, classes) are voted the same; says so.
+    """Whether votes (n, classes) give most to one answer; says so.
 
     Wrongly labelled images have one right label, and agree. Images that are what they are called
     look like different things besides, and no other answer is the right one.
     """
-    counts = votes.argmax(-1).bincount(minlength=votes.shape[1])
-    most = int(counts.argmax())
-    share = float(counts[most]) / len(votes)
-    led = share >= AGREEMENT
+    share, most = votes.mean(0).max(0)
+    led = float(share) >= AGREEMENT
     log.info(
-        "label %d: the samples most like %.0f %% of its images are called %d%s",
-        *(target, 100 * share, most),
+        "label %d: %.0f %% of the votes of the samples most like its images are for %d%s",
+        *(target, 100 * float(share), int(most)),
         "" if led else "; too few agree, so f_o's own second answers are learnt",
     )
     return led
