@@ -210,12 +210,12 @@ def test_another_weight_where_d_e_is_led_to_one_answer(labels: list[int], led: b
     proxy.probabilities = torch.eye(4)[torch.zeros(48, dtype=torch.long)]
     shots = problem.shots[:1].expand(4, -1, -1, -1)
     named = torch.eye(4)[torch.tensor(labels)]
-    given = Given(problem.original, 0, None, 0, votes=lambda images: named)
+    given = Given(problem.original, 0, None, 0)
 
-    def loss(led_weight: float | None, form: str = "neighbours") -> tuple[float, bool]:
+    def loss(led_weight: float | None) -> tuple[float, bool]:
         cfg = RelearningConfig(forget="shots", shot_copies=1, own_label_weight=5.0,
                                led_label_weight=led_weight)  # fmt: skip
-        lesson = prepare(cfg, proxy, shots, Neg(form=form), given)
+        lesson = prepare(cfg, proxy, shots, Neg(), given)
         lesson.labels[lesson.forget] = named
         module = Relearner(cfg, problem.original, lesson, problem, lesson)
         rows = (~lesson.forget).nonzero()[:, 0]

@@ -256,7 +256,7 @@ class Relearning(Stage):
             TrainingDiverged: at a NaN or infinite loss.
         """
         cfg = self.cfg
-        givens = givens_of(problem, proxy)
+        givens = givens_of(problem, proxy if self.intention.asks_samples else None)
         lesson = prepare(cfg, proxy, problem.shots, self.intention, givens, problem.labels)
         model = problem.student()
         if cfg.batchnorm == "frozen":
