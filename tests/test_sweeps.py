@@ -18,6 +18,7 @@ from unlearn import pipeline
 from unlearn.config.compose import resolve
 from unlearn.config.tables import load_table
 from unlearn.errors import UserError
+from unlearn.relearning.intentions.neg import Neg
 from unlearn.scenarios import load_task
 from unlearn.sweep import checked, estimate
 from unlearn.sweep.checked import check_jobs, expand
@@ -282,6 +283,25 @@ def test_the_estimate_counts_what_fresh_samples_cost() -> None:
     assert relearning() == pytest.approx(stored * 4 / 3)
     cfg.relearning.adversarial = 0.1
     assert relearning() == pytest.approx(stored * 8 / 3)
+
+
+def test_the_estimate_counts_every_generator_and_the_votes_of_their_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sets = ["scale=demo", "per_class=120", "inversion.batch_size=24", "model.width=4"]
+    cfg = resolve([*sets, "intention=neg"])
+    task = load_task(cfg.scenario, cfg.data, Path(cfg.data_dir), cfg.image_size, cfg.per_class)
+    monkeypatch.setattr(estimate, "_timed", lambda step, device: 0.24)
+
+    def found() -> dict[str, float]:
+        return stage_seconds(cfg, task, torch.device("cpu"))
+
+    one = found()
+    cfg.inversion.generators = 3
+    assert found() == one | {"inversion": pytest.approx(3 * one["inversion"])}
+    cfg.intention = Neg(form="neighbours")  # f_o sees each sample once more
+    more = pytest.approx(one["relearning"] * (1 + 1 / 3 / cfg.relearning.epochs))
+    assert found()["relearning"] == more
 
 
 def test_the_estimate_counts_an_inversion_only_where_there_is_one() -> None:

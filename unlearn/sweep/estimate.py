@@ -54,14 +54,19 @@ def stage_seconds(
         shots = shot_count(cfg.shot, int(task.forget.sum()))
         return seconds | {rival.name: image * rival.passes(shots)}
     samples = cfg.filtration.per_condition * (len(task.classes) + 1)
-    relearning = image * cfg.relearning.epochs * samples
-    seconds |= {"relearning": relearning * (1 + _more(cfg))}
+    seconds |= {"relearning": image * samples * _passes(cfg)}
     if cfg.proxy is not None:
         return seconds
     key = hash_of([key, asdict(cfg.inversion), asdict(cfg.augment)])
     if key not in timed:
         timed[key] = _inversion_seconds(cfg, task, device)
     return seconds | {"inversion": timed[key]}
+
+
+def _passes(cfg: Config) -> float:
+    """Training steps that each sample takes part in, and what is as long as them."""
+    votes = FORWARD if cfg.intention.asks_samples else 0.0
+    return cfg.relearning.epochs * (1 + _more(cfg)) + votes
 
 
 def _more(cfg: Config) -> float:
@@ -114,9 +119,9 @@ def own_seconds(cfg: Config, problem: Problem) -> dict[str, float]:
         return {rival.name: image * rival.passes(len(problem.shots))}
     samples = cfg.filtration.per_condition * (problem.classes + len(problem.targets))
     with _as_fitted(cfg, [model], device):
-        relearning = _share(step, SAMPLE, size, device) * cfg.relearning.epochs * samples
+        relearning = _share(step, SAMPLE, size, device) * samples * _passes(cfg)
     made = {} if cfg.proxy is not None else {"inversion": inversion_seconds(cfg, problem)}
-    return made | {"relearning": relearning * (1 + _more(cfg))}
+    return made | {"relearning": relearning}
 
 
 def inversion_seconds(cfg: Config, problem: Problem) -> float:
@@ -138,7 +143,7 @@ def inversion_seconds(cfg: Config, problem: Problem) -> float:
     c = cfg.inversion
     few = min(max(SAMPLE, classes + plus), c.batch_size)  # every condition needs one
     with _as_fitted(cfg, [generator, problem.original], device):
-        return c.steps * c.batch_size * _share(step, few, c.batch_size, device)
+        return c.generators * c.steps * c.batch_size * _share(step, few, c.batch_size, device)
 
 
 @contextmanager
