@@ -101,6 +101,10 @@ def test_the_best_recipe_goes_by_what_is_given_of_d_e() -> None:
     of_a_class, of_a_part = (True, 20, 4.0, "samples", 4.0), (True, 10, 4.0, "shots", 4.0)
     assert chosen(*whole) == chosen(*whole, "shot=1img") == of_a_class
     assert chosen("scenario=7mnist") == chosen("shot=2img") == of_a_part
+    assert chosen(*whole, "filtration.whole_class=false") == of_a_part
+    told = settings("paper", "recipe=best", "intention=neg", "filtration.whole_class=true")
+    assert (told.relearning.epochs, told.relearning.forget) == (20, "samples")
+    assert told.intention("neg") == Neg(form="ascent", cutoff=4.0)
     assert chosen("scenario=7mnist", "shot=1img") == (False, 10, 2.0, "samples", 10.0)
     assert chosen(recipe="fast") == (True, 10, 4.0, "shots", 4.0)
     forms = [resolve([f"recipe={r}", "intention=neg"]).intention for r in ("paper", "best", "fast")]

@@ -120,6 +120,12 @@ def whole_class(scenario: str, then: Any = True, otherwise: Any = False) -> Any:
     return then if SCENARIOS[scenario].whole_class else otherwise
 
 
-def by_d_e(scenario: str, shot: float | str, whole: Any, part: Any, single: Any) -> Any:
-    """One of three values: D_e is a whole class, a part of one, or a part shown by one image."""
-    return whole_class(scenario, whole, single if shot == "1img" else part)
+def by_d_e(told: bool, shot: float | str, whole: Any, part: Any, single: Any) -> Any:
+    """One of three values: D_e is a whole class, a part of one, or a part shown by one image.
+
+    Args:
+        told: ``filtration.whole_class``.
+    """
+    if told:
+        return whole
+    return single if shot == "1img" else part
