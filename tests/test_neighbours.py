@@ -163,6 +163,24 @@ def test_neg_is_led_by_the_samples_where_they_agree(
     assert ("too few agree" in caplog.text) == (not led)
 
 
+def test_what_one_image_leaves_open_the_others_decide(repair) -> None:
+    problem, _ = repair
+    votes = torch.tensor([[0.1, 0.9, 0, 0]] * 4 + [[0.55, 0.45, 0, 0], [0.97, 0.03, 0, 0]])
+    given = Given(problem.original, TARGET, None, 0, votes=lambda images: votes)
+    shots = torch.cat([problem.shots, problem.shots[:1]])
+    led = torch.cat([votes[:4]] * 5 + [votes[4:]])  # three quarters are for one answer
+    given.votes = lambda images: led
+    found = Neg(form="consensus").relabel(torch.cat([shots] * 4)[: len(led)], given)
+    for row, own in zip(found, led, strict=True):
+        wanted = [float(v) * float(led[:, i].mean()) for i, v in enumerate(own)]
+        torch.testing.assert_close(row, torch.tensor([w / sum(wanted) for w in wanted]))
+    assert found.argmax(-1).tolist() == [1] * 21 + [0]  # who is sure keeps its own
+    apart = torch.eye(4)[[0, 0, 1, 3]]
+    given.votes = lambda images: apart
+    second = Neg(form="second").relabel(shots[:4], given)
+    assert torch.equal(Neg(form="consensus").relabel(shots[:4], given), second)
+
+
 def test_target_like_samples_have_no_vote(repair) -> None:
     problem, proxy = repair
     found = Neighbours.among(problem, proxy)
@@ -192,18 +210,23 @@ def test_without_others_to_ask_a_line_says_so(repair) -> None:
     problem, proxy = repair
     near = Neighbours.among(problem, proxy)
     alone = replace(near, answers=torch.full_like(near.answers, TARGET))
-    with pytest.raises(UserError, match=r"intention\.form: neighbours: f_o calls all samples"):
+    with pytest.raises(UserError, match=r"intention\.form: f_o calls all samples"):
         alone.votes(problem.shots, TARGET)
     with pytest.raises(UserError, match=r"intention\.form: neighbours needs samples"):
         Neg(form="neighbours").relabel(problem.shots, Given(problem.original, TARGET, None, 0))
 
 
+@pytest.mark.parametrize("form", ["neighbours", "consensus"])
 @pytest.mark.parametrize("overrides", [["proxy=patches"], ["relearning.fresh=true"]])
-def test_no_samples_to_ask_is_refused_before_any_work(overrides: list[str], repair) -> None:
-    asked = ["scenario=7mnist", "intention=neg", "intention.form=neighbours"]
+def test_no_samples_to_ask_is_refused_before_any_work(
+    overrides: list[str], form: str, repair
+) -> None:
+    asked = ["scenario=7mnist", "intention=neg", f"intention.form={form}"]
     if overrides == ["proxy=patches"]:
         overrides = [*overrides, "relearning.shot_copies=20"]
-    with pytest.raises(UserError, match=r"intention\.form: neighbours needs proxy=inversion"):
+    with pytest.raises(
+        UserError, match=r"intention\.form: neighbours and consensus need proxy=inversion"
+    ):
         check(resolve([*asked, *overrides]))
     check(resolve([*asked, *overrides, "intention.form=second"]))
     check(resolve(asked))

@@ -59,8 +59,8 @@ class Neighbours:
         if not len(answers):
             raise UserError(
                 "intention.form",
-                "neighbours: f_o calls all samples by the label; ascent, complementary and second "
-                "ask no samples",
+                "f_o calls all samples by the label, so that there are no others to ask; ascent, "
+                "complementary and second ask none",
             )
         different, which = images.unique(dim=0, return_inverse=True)
         parts = [self._votes(part, others, answers) for part in different.split(BATCH)]

@@ -19,7 +19,7 @@ from unlearn.relearning.intentions.base import (
     soft_cross_entropy,
 )
 
-FORMS = ("ascent", "complementary", "second", "neighbours")
+FORMS = ("ascent", "complementary", "second", "neighbours", "consensus")
 ORACLE_FORMS = ("ascent", "complementary")
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ class Neg(Intention):
             (Kim et al. 2019, NLNL); ``second`` learns f_o's own answer with the target label
             left out and the rest renormalised; ``neighbours`` what the samples of D~_r are called
             that are most like the image in f_o's layers (``unlearn.relearning.neighbours``), where
-            they agree, else as ``second``.
+            they agree, else as ``second``; ``consensus`` likewise, but what one image leaves open
+            the others decide.
         cutoff: where the ascent ends, in nats.
         oracle_form: the form from which the oracle learns it: ``ascent`` or ``complementary``.
             From scratch the paper's loss has to go on where p is already small, as -log(1 - p)
@@ -67,18 +68,18 @@ class Neg(Intention):
 
     @property
     def asks_samples(self) -> bool:
-        return self.form == "neighbours"
+        return self.form in ("neighbours", "consensus")
 
     @torch.no_grad()
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:
         if self.asks_samples:
             if given.votes is None:
-                raise UserError("intention.form", "neighbours needs samples of D~_r to ask")
+                raise UserError("intention.form", f"{self.form} needs samples of D~_r to ask")
             votes = given.votes(images)
             if agreed(votes, given.target):
-                return votes
+                return shared(votes) if self.form == "consensus" else votes
         logits = torch.cat([given.original(part) for part in images.split(256)])
-        if self.form in ("second", "neighbours"):
+        if self.form not in ORACLE_FORMS:
             logits[:, given.target] = -torch.inf
             return logits.softmax(-1)
         wrong = torch.full((len(images),), given.target, device=images.device)
@@ -106,6 +107,18 @@ def agreed(votes: Tensor, target: int) -> bool:
         "" if led else "; too few agree, so f_o's own second answers are learnt",
     )
     return led
+
+
+def shared(votes: Tensor) -> Tensor:
+    """Votes (n, classes) times their mean, each row's sum 1: their posterior, where what most
+    images are said to be is expected of each (a step of Saerens et al. 2002).
+
+    Example:
+        >>> shared(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]))[2]
+        tensor([0.6471, 0.3529])
+    """
+    posterior = votes * votes.mean(0)
+    return posterior / posterior.sum(-1, keepdim=True)
 
 
 def l_ascent(logits: Tensor, wrong: Tensor, cutoff: float) -> Tensor:
