@@ -159,26 +159,26 @@ def test_neg_is_led_by_the_samples_where_they_agree(
         assert torch.equal(found, Neg(form="second").relabel(shots, given))
         assert (found[:, TARGET] == 0).all()
     share = max(votes.count(v) for v in votes) * 25
-    assert f"label 2: {share} % of the votes of the samples most like its images" in caplog.text
+    assert (
+        f"label 2: {share} % of the sharpened votes of the samples most like its images"
+        in caplog.text
+    )
     assert ("too few agree" in caplog.text) == (not led)
 
 
 def test_what_one_image_leaves_open_the_others_decide(repair) -> None:
     problem, _ = repair
-    votes = torch.tensor([[0.1, 0.9, 0, 0]] * 4 + [[0.55, 0.45, 0, 0], [0.97, 0.03, 0, 0]])
+    votes = torch.tensor([[0.1, 0.9, 0, 0]] * 20 + [[0.55, 0.45, 0, 0], [0.97, 0.03, 0, 0]])
     given = Given(problem.original, TARGET, None, 0, votes=lambda images: votes)
-    shots = torch.cat([problem.shots, problem.shots[:1]])
-    led = torch.cat([votes[:4]] * 5 + [votes[4:]])  # three quarters are for one answer
-    given.votes = lambda images: led
-    found = Neg(form="consensus").relabel(torch.cat([shots] * 4)[: len(led)], given)
-    for row, own in zip(found, led, strict=True):
-        wanted = [float(v) * float(led[:, i].mean()) for i, v in enumerate(own)]
+    found = Neg(form="consensus").relabel(problem.shots[:1].expand(len(votes), -1, -1, -1), given)
+    for row, own in zip(found, votes, strict=True):
+        wanted = [float(v) * float(votes[:, i].mean()) for i, v in enumerate(own)]
         torch.testing.assert_close(row, torch.tensor([w / sum(wanted) for w in wanted]))
     assert found.argmax(-1).tolist() == [1] * 21 + [0]  # who is sure keeps its own
     apart = torch.eye(4)[[0, 0, 1, 3]]
     given.votes = lambda images: apart
-    second = Neg(form="second").relabel(shots[:4], given)
-    assert torch.equal(Neg(form="consensus").relabel(shots[:4], given), second)
+    second = Neg(form="second").relabel(problem.shots[:4], given)
+    assert torch.equal(Neg(form="consensus").relabel(problem.shots[:4], given), second)
 
 
 def test_target_like_samples_have_no_vote(repair) -> None:

@@ -64,7 +64,7 @@ def stage_seconds(
 
 
 def _passes(cfg: Config) -> float:
-    """Training steps that each sample takes part in, and what is as long as them."""
+    """What relearning does with each sample, in training steps' time."""
     votes = FORWARD if cfg.intention.asks_samples else 0.0
     return cfg.relearning.epochs * (1 + _more(cfg)) + votes
 

@@ -21,6 +21,7 @@ from unlearn.relearning.intentions.base import (
 
 FORMS = ("ascent", "complementary", "second", "neighbours", "consensus")
 ORACLE_FORMS = ("ascent", "complementary")
+ASKING = ("neighbours", "consensus")  # ask samples of D~_r
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Neg(Intention):
 
     @property
     def asks_samples(self) -> bool:
-        return self.form in ("neighbours", "consensus")
+        return self.form in ASKING
 
     @torch.no_grad()
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:
@@ -79,7 +80,7 @@ class Neg(Intention):
             if agreed(votes, given.target):
                 return shared(votes) if self.form == "consensus" else votes
         logits = torch.cat([given.original(part) for part in images.split(256)])
-        if self.form not in ORACLE_FORMS:
+        if self.form == "second" or self.asks_samples:
             logits[:, given.target] = -torch.inf
             return logits.softmax(-1)
         wrong = torch.full((len(images),), given.target, device=images.device)
@@ -94,7 +95,7 @@ class Neg(Intention):
 
 
 def agreed(votes: Tensor, target: int) -> bool:
-    """Whether votes (n, classes) give most to one answer; says so.
+    """Whether sharpened votes (n, classes) give most to one answer; says so.
 
     Wrongly labelled images have one right label, and agree. Images that are what they are called
     look like different things besides, and no other answer is the right one.
@@ -102,7 +103,7 @@ def agreed(votes: Tensor, target: int) -> bool:
     share, most = votes.mean(0).max(0)
     led = float(share) >= AGREEMENT
     log.info(
-        "label %d: %.0f %% of the votes of the samples most like its images are for %d%s",
+        "label %d: %.0f %% of the sharpened votes of the samples most like its images are for %d%s",
         *(target, 100 * float(share), int(most)),
         "" if led else "; too few agree, so f_o's own second answers are learnt",
     )
