@@ -181,6 +181,18 @@ def test_what_one_image_leaves_open_the_others_decide(repair) -> None:
     assert torch.equal(Neg(form="consensus").relabel(problem.shots[:4], given), second)
 
 
+def test_the_majority_answers_for_all(repair) -> None:
+    problem, _ = repair
+    votes = torch.tensor([[0.1, 0.9, 0, 0]] * 9 + [[0.97, 0.03, 0, 0]])
+    given = Given(problem.original, TARGET, None, 0, votes=lambda images: votes)
+    images = problem.shots[:1].expand(len(votes), -1, -1, -1)
+    found = Neg(form="majority").relabel(images, given)
+    assert torch.equal(found, torch.eye(4)[[1] * 10])
+    given.votes = lambda images: torch.eye(4)[[0, 0, 1, 3]]
+    second = Neg(form="second").relabel(problem.shots[:4], given)
+    assert torch.equal(Neg(form="majority").relabel(problem.shots[:4], given), second)
+
+
 def test_target_like_samples_have_no_vote(repair) -> None:
     problem, proxy = repair
     found = Neighbours.among(problem, proxy)
@@ -216,7 +228,7 @@ def test_without_others_to_ask_a_line_says_so(repair) -> None:
         Neg(form="neighbours").relabel(problem.shots, Given(problem.original, TARGET, None, 0))
 
 
-@pytest.mark.parametrize("form", ["neighbours", "consensus"])
+@pytest.mark.parametrize("form", ["neighbours", "consensus", "majority"])
 @pytest.mark.parametrize("overrides", [["proxy=patches"], ["relearning.fresh=true"]])
 def test_no_samples_to_ask_is_refused_before_any_work(
     overrides: list[str], form: str, repair
@@ -225,7 +237,7 @@ def test_no_samples_to_ask_is_refused_before_any_work(
     if overrides == ["proxy=patches"]:
         overrides = [*overrides, "relearning.shot_copies=20"]
     with pytest.raises(
-        UserError, match=r"intention\.form: neighbours and consensus need proxy=inversion"
+        UserError, match=r"intention\.form: neighbours, consensus, majority need proxy=inversion"
     ):
         check(resolve([*asked, *overrides]))
     check(resolve([*asked, *overrides, "intention.form=second"]))

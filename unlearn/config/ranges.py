@@ -99,6 +99,7 @@ RANGES: dict[str, Range] = {
     "relearning.adversarial_forget": NUMBER0,
     "relearning.anchor": NUMBER0,
     "relearning.interpolate": PART,
+    "relearning.average": PART,
     "relearning.stop": PART,
     "relearning.candidates": COUNT,
 }

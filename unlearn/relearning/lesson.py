@@ -16,6 +16,7 @@ from unlearn.errors import UserError
 from unlearn.filtration import Proxy, among
 from unlearn.problem import Problem
 from unlearn.relearning.intentions import AGREEMENT, Given, Intention
+from unlearn.relearning.intentions.neg import ASKING, FORMS
 from unlearn.relearning.neighbours import Neighbours
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class RelearningConfig:
     adversarial_forget: float = later(0.0)
     anchor: float = 0.0
     interpolate: float | None = None
+    average: float | None = later(None)
     stop: float | None = None
     fresh: bool = False
     candidates: int = 1
@@ -191,8 +193,8 @@ def check_samples(intention: Intention, cfg: RelearningConfig, stand_in: str | N
         found = "relearning.fresh=true" if stand_in is None else f"proxy={stand_in}"
         raise UserError(
             "intention.form",
-            "neighbours and consensus need proxy=inversion and relearning.fresh=false; "
-            f"{found} allows ascent, complementary, second",
+            f"{', '.join(ASKING)} need proxy=inversion and relearning.fresh=false; "
+            f"{found} allows {', '.join(f for f in FORMS if f not in ASKING)}",
         )
 
 

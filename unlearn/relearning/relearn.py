@@ -22,6 +22,7 @@ from unlearn.errors import UserError
 from unlearn.filtration import Filter, Proxy, among
 from unlearn.models.probe import Probe, freeze_batchnorm
 from unlearn.problem import Problem
+from unlearn.relearning.averaging import TailMean
 from unlearn.relearning.fresh import Fresh
 from unlearn.relearning.intentions import Intention
 from unlearn.relearning.lesson import (
@@ -268,6 +269,8 @@ class Relearning(Stage):
             data = Fresh(lesson, sampler, givens[0], problem, proxy, model, cfg.candidates)
         module = Relearner(cfg, model, lesson, problem, data, bool(proxy.whole))
         ends: list[pl.Callback] = []
+        if cfg.average is not None:
+            ends.append(TailMean(cfg.average))
         if cfg.stop is not None:
             held = Held(self.intention, givens, *augmented_shots(problem))
             ends.append(UntilHeld(held, cfg.stop, module.batches.scrubbed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -19,9 +20,9 @@ from unlearn.relearning.intentions.base import (
     soft_cross_entropy,
 )
 
-FORMS = ("ascent", "complementary", "second", "neighbours", "consensus")
+FORMS = ("ascent", "complementary", "second", "neighbours", "consensus", "majority")
 ORACLE_FORMS = ("ascent", "complementary")
-ASKING = ("neighbours", "consensus")  # ask samples of D~_r
+ASKING = ("neighbours", "consensus", "majority")  # ask samples of D~_r
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Neg(Intention):
             left out and the rest renormalised; ``neighbours`` what the samples of D~_r are called
             that are most like the image in f_o's layers (``unlearn.relearning.neighbours``), where
             they agree, else as ``second``; ``consensus`` likewise, but what one image leaves open
-            the others decide.
+            the others decide; ``majority`` the one answer that most votes are for, for all.
         cutoff: where the ascent ends, in nats.
         oracle_form: the form from which the oracle learns it: ``ascent`` or ``complementary``.
             From scratch the paper's loss has to go on where p is already small, as -log(1 - p)
@@ -78,7 +79,7 @@ class Neg(Intention):
                 raise UserError("intention.form", f"{self.form} needs samples of D~_r to ask")
             votes = given.votes(images)
             if agreed(votes, given.target):
-                return shared(votes) if self.form == "consensus" else votes
+                return OF_VOTES[self.form](votes)
         logits = torch.cat([given.original(part) for part in images.split(256)])
         if self.form == "second" or self.asks_samples:
             logits[:, given.target] = -torch.inf
@@ -120,6 +121,24 @@ def shared(votes: Tensor) -> Tensor:
     """
     posterior = votes * votes.mean(0)
     return posterior / posterior.sum(-1, keepdim=True)
+
+
+def of_most(votes: Tensor) -> Tensor:
+    """The answer that most of the votes (n, classes) are for, one-hot in every row.
+
+    Example:
+        >>> of_most(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]))[2]
+        tensor([1., 0.])
+    """
+    most = F.one_hot(votes.mean(0).argmax(), votes.shape[1])
+    return most.to(votes.dtype).expand_as(votes)
+
+
+OF_VOTES: dict[str, Callable[[Tensor], Tensor]] = {
+    "neighbours": lambda votes: votes,
+    "consensus": shared,
+    "majority": of_most,
+}
 
 
 def l_ascent(logits: Tensor, wrong: Tensor, cutoff: float) -> Tensor:
