@@ -110,7 +110,7 @@ def test_the_best_recipe_goes_by_what_is_given_of_d_e() -> None:
     forms = [resolve([f"recipe={r}", "intention=neg"]).intention for r in ("paper", "best", "fast")]
     assert [x.form for x in forms if isinstance(x, Neg)] == [
         "ascent",
-        "neighbours",
+        "prevailing",
         "complementary",
     ]
     for given in (whole, ["shot=1img"]):

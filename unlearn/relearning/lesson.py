@@ -16,7 +16,6 @@ from unlearn.errors import UserError
 from unlearn.filtration import Proxy, among
 from unlearn.problem import Problem
 from unlearn.relearning.intentions import AGREEMENT, Given, Intention
-from unlearn.relearning.intentions.neg import ASKING, FORMS
 from unlearn.relearning.neighbours import Neighbours
 
 log = logging.getLogger(__name__)
@@ -193,8 +192,8 @@ def check_samples(intention: Intention, cfg: RelearningConfig, stand_in: str | N
         found = "relearning.fresh=true" if stand_in is None else f"proxy={stand_in}"
         raise UserError(
             "intention.form",
-            f"{', '.join(ASKING)} need proxy=inversion and relearning.fresh=false; "
-            f"{found} allows {', '.join(f for f in FORMS if f not in ASKING)}",
+            "prevailing needs proxy=inversion and relearning.fresh=false; "
+            f"{found} allows ascent, complementary, second",
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -20,9 +19,9 @@ from unlearn.relearning.intentions.base import (
     soft_cross_entropy,
 )
 
-FORMS = ("ascent", "complementary", "second", "neighbours", "consensus", "majority")
+FORMS = ("ascent", "complementary", "second", "prevailing")
 ORACLE_FORMS = ("ascent", "complementary")
-ASKING = ("neighbours", "consensus", "majority")  # ask samples of D~_r
+ROUNDS = 100
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +35,9 @@ class Neg(Intention):
         form: ``ascent`` raises the target label's cross entropy up to ``cutoff``;
             ``complementary`` minimises -log(1 - p), the negative learning of the literature
             (Kim et al. 2019, NLNL); ``second`` learns f_o's own answer with the target label
-            left out and the rest renormalised; ``neighbours`` what the samples of D~_r are called
-            that are most like the image in f_o's layers (``unlearn.relearning.neighbours``), where
-            they agree, else as ``second``; ``consensus`` likewise, but what one image leaves open
-            the others decide; ``majority`` the one answer that most votes are for, for all.
+            left out and the rest renormalised; ``prevailing`` what most of the images are, by what
+            the samples of D~_r are called that are most like them in f_o's layers
+            (``unlearn.relearning.neighbours``); where none prevails, it is as ``second``.
         cutoff: where the ascent ends, in nats.
         oracle_form: the form from which the oracle learns it: ``ascent`` or ``complementary``.
             From scratch the paper's loss has to go on where p is already small, as -log(1 - p)
@@ -70,16 +68,16 @@ class Neg(Intention):
 
     @property
     def asks_samples(self) -> bool:
-        return self.form in ASKING
+        return self.form == "prevailing"
 
     @torch.no_grad()
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:
         if self.asks_samples:
             if given.votes is None:
                 raise UserError("intention.form", f"{self.form} needs samples of D~_r to ask")
-            votes = given.votes(images)
-            if agreed(votes, given.target):
-                return OF_VOTES[self.form](votes)
+            most = agreed(given.votes(images), given.target)
+            if most is not None:
+                return most.to(images.dtype).expand(len(images), -1)
         logits = torch.cat([given.original(part) for part in images.split(256)])
         if self.form == "second" or self.asks_samples:
             logits[:, given.target] = -torch.inf
@@ -95,50 +93,40 @@ class Neg(Intention):
         return soft_cross_entropy(logits, labels)
 
 
-def agreed(votes: Tensor, target: int) -> bool:
-    """Whether sharpened votes (n, classes) give most to one answer; says so.
+def agreed(votes: Tensor, target: int) -> Tensor | None:
+    """The answer, one-hot (classes,), that most of the images are, by their votes (n, classes).
 
     Wrongly labelled images have one right label, and agree. Images that are what they are called
-    look like different things besides, and no other answer is the right one.
+    look like different things besides, and no other answer is the right one: then None. It says so.
     """
-    share, most = votes.mean(0).max(0)
+    share, most = prevalence(votes).max(0)
     led = float(share) >= AGREEMENT
     log.info(
-        "label %d: %.0f %% of the sharpened votes of the samples most like its images are for %d%s",
+        "label %d: by the samples most like its images, %.0f %% of them are %d%s",
         *(target, 100 * float(share), int(most)),
-        "" if led else "; too few agree, so f_o's own second answers are learnt",
+        "" if led else "; too few, so f_o's own second answers are learnt",
     )
-    return led
+    return F.one_hot(most, votes.shape[1]) if led else None
 
 
-def shared(votes: Tensor) -> Tensor:
-    """Votes (n, classes) times their mean, each row's sum 1: their posterior, where what most
-    images are said to be is expected of each (a step of Saerens et al. 2002).
+def prevalence(votes: Tensor, rounds: int = ROUNDS) -> Tensor:
+    """How frequent each class is, (classes,), by soft labels (n, classes) that leave it open.
 
-    Example:
-        >>> shared(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]))[2]
-        tensor([0.6471, 0.3529])
-    """
-    posterior = votes * votes.mean(0)
-    return posterior / posterior.sum(-1, keepdim=True)
-
-
-def of_most(votes: Tensor) -> Tensor:
-    """The answer that most of the votes (n, classes) are for, one-hot in every row.
+    What is frequent is expected of each image, until that changes nothing: expectation and
+    maximisation (Saerens et al. 2002, Eq. 2.3).
 
     Example:
-        >>> of_most(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]))[2]
+        >>> prevalence(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).round(decimals=2)
+        tensor([0.6700, 0.3300])
+        >>> prevalence(torch.tensor([[0.6, 0.4], [0.6, 0.4], [0.6, 0.4]])).round(decimals=2)
         tensor([1., 0.])
     """
-    most = F.one_hot(votes.mean(0).argmax(), votes.shape[1])
-    return most.to(votes.dtype).expand_as(votes)
-
-
-OF_VOTES: dict[str, Callable[[Tensor], Tensor]] = {
-    "neighbours": lambda votes: votes,
-    "consensus": shared,
-    "majority": of_most,
-}
+    likely = votes + 1e-3  # a sample that is not there is no proof
+    share = votes.new_full(votes.shape[1:], 1 / votes.shape[1])
+    for _ in range(rounds):
+        posterior = likely * share
+        share = (posterior / posterior.sum(-1, keepdim=True)).mean(0)
+    return share
 
 
 def l_ascent(logits: Tensor, wrong: Tensor, cutoff: float) -> Tensor:
