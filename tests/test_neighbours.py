@@ -14,6 +14,7 @@ from unlearn.config import check, resolve
 from unlearn.filtration import Proxy
 from unlearn.forget import Settings
 from unlearn.problem import Problem
+from unlearn.relearning import neighbours
 from unlearn.relearning.intentions import Given
 from unlearn.relearning.intentions.neg import Neg, prevalence
 from unlearn.relearning.lesson import givens_of
@@ -229,6 +230,26 @@ def test_copies_of_an_image_vote_once_and_of_many_images_some(repair) -> None:
     many = torch.rand(2 * ASKED + 1, *problem.shape)
     assert ASKED / 2 < len(near.votes(many, TARGET)) <= ASKED
     assert len(near.votes(many[:ASKED], TARGET)) == ASKED
+
+
+def test_of_many_samples_some_are_asked(repair, monkeypatch) -> None:
+    problem, proxy = repair
+    near = Neighbours.among(problem, proxy)
+    others = int((near.answers != TARGET).sum())
+    seen: list[int] = []
+    whole = Neighbours._distances
+
+    def counted(self: Neighbours, images: Tensor, samples: Tensor) -> list[Tensor]:
+        seen.append(len(samples))
+        return whole(self, images, samples)
+
+    monkeypatch.setattr(Neighbours, "_distances", counted)
+    near.votes(problem.shots, TARGET)
+    monkeypatch.setattr(neighbours, "ASKING", 40)
+    votes = near.votes(problem.shots, TARGET)
+    assert seen[0] == others > 40
+    assert 20 <= seen[1] <= 40
+    assert (votes.argmax(-1) == LIKE).all()
 
 
 def test_without_others_to_ask_a_line_says_so(repair) -> None:

@@ -17,6 +17,7 @@ NEAREST = 15  # samples that answer, in each layer
 GRID = 8  # places a side, to which larger features are pooled
 BATCH = 64  # images in a pass: as many features of every layer are held at once
 ASKED = 32  # images of a label that are looked at; more tell little more
+ASKING = 5000  # samples that are asked, so that many classes do not take hours
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ class Neighbours:
     def votes(self, images: Tensor, target: int) -> Tensor:
         """Soft labels (m, classes) of m different images out of (n, C, H, W) in [0, 1].
 
-        They are all of them, or ``ASKED``. In each layer the ``NEAREST`` samples of other labels
-        than the target vote; every layer counts the same.
+        They are all of them, or ``ASKED``; of the samples at most ``ASKING`` are asked. In each
+        layer the ``NEAREST`` samples of other labels than the target vote; every layer counts the
+        same.
 
         Raises:
             UserError: if f_o calls all samples by the target.
@@ -63,10 +65,9 @@ class Neighbours:
                 "f_o calls all samples by the label, so that there are no others to ask; ascent, "
                 "complementary and second ask none",
             )
-        different = images.unique(dim=0)
-        step = -(-len(different) // ASKED)
-        apart = self._distances(different[::step], self.images[others])
-        named = F.one_hot(self.answers[others], self.problem.classes)
+        asked = some(others.nonzero()[:, 0], ASKING)
+        apart = self._distances(some(images.unique(dim=0), ASKED), self.images[asked])
+        named = F.one_hot(self.answers[asked], self.problem.classes)
         named = named.to(torch.get_default_dtype())
         return torch.stack([nearest(d, named) for d in apart]).mean(0).to(images.dtype)
 
@@ -78,12 +79,22 @@ class Neighbours:
         with self.problem.probe(layers) as probe:
             probe(images)
             mine = features(probe.seen.inputs)
-            for some in samples.split(BATCH):
-                probe(some.to(images.dtype) / 255)
+            for batch in samples.split(BATCH):
+                probe(batch.to(images.dtype) / 255)
                 for name, theirs in features(probe.seen.inputs).items():
                     apart[name].append(unplaced(mine[name], theirs))
             probe.seen.inputs.clear()
         return [torch.cat(distances, 1) for distances in apart.values()]
+
+
+def some(rows: Tensor, number: int) -> Tensor:
+    """At most so many rows of (n, ...), evenly spread; all of them where they are no more.
+
+    Example:
+        >>> some(torch.arange(7), 3)
+        tensor([0, 3, 6])
+    """
+    return rows[:: -(-len(rows) // number)]
 
 
 def unplaced(a: Tensor, b: Tensor) -> Tensor:
