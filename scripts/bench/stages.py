@@ -85,8 +85,9 @@ def training(cfg: Config, device: torch.device) -> Stage:
 def inversion(cfg: Config, device: torch.device) -> Stage:
     """The generator's."""
     c, problem = cfg.inversion, problem_of(cfg, device)
-    short = Inversion(replace(c, steps=FEW))
-    return Stage(lambda fit: short.make(problem, fit), c.batch_size, c.steps)
+    short = Inversion(replace(c, steps=FEW, generators=1))
+    whole = c.generators * c.steps
+    return Stage(lambda fit: short.make(problem, fit), c.batch_size, whole)
 
 
 def filtration(cfg: Config, device: torch.device) -> Stage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,8 @@ from unlearn.filtration import Proxy
 from unlearn.models.probe import watched_layers
 from unlearn.problem import Problem
 
-NEAREST = 15  # samples that answer, in each layer
+NEAREST = 5  # samples that answer, in each layer
+OUTER = 1 / 8  # of the layers, at either end, that have no vote
 GRID = 8  # places a side, to which larger features are pooled
 BATCH = 64  # images in a pass: as many features of every layer are held at once
 ASKED = 32  # images of a label that are looked at; more tell little more
@@ -22,17 +24,18 @@ ASKING = 5000  # samples that are asked, so that many classes do not take hours
 
 @dataclass(frozen=True)
 class Neighbours:
-    """D~_r as a witness of what images are, where f_o's own answer is the wrong one.
+    """Samples as witnesses of what images are, where f_o's own answer is the wrong one.
 
     A wrong label that f_o has learnt shows in its last layers. In those before, an image still lies
     among what it looks like, so that neighbours there tell wrong labels (deep k-nearest neighbours:
     Papernot and McDaniel 2018; Bahri, Jiang and Gupta 2020). They take training images; samples of
     the generator, called what f_o calls them, do here. A sample need not lie where the image does:
-    it may show the same thing elsewhere (``unplaced``).
+    it may show the same thing elsewhere (``unplaced``). The very first layers see no more than
+    strokes, the very last the wrong label; neither has a vote.
 
     Attributes:
         problem: f_o, and which layers take part in a pass.
-        images: D~_r, uint8 (n, C, H, W).
+        images: samples, uint8 (n, C, H, W).
         answers: what f_o calls them, (n,).
     """
 
@@ -42,10 +45,13 @@ class Neighbours:
 
     @classmethod
     def among(cls, problem: Problem, proxy: Proxy) -> Neighbours:
-        """Of the samples to be kept."""
-        kept = proxy.retained
-        answers = proxy.probabilities[kept].argmax(-1)
-        return cls(problem, proxy.images[kept].to(problem.device), answers.to(problem.device))
+        """Of the samples, but those made for y+: they are like D_e by its wrong label.
+
+        Of the others those like D_e are the best witnesses, whether D~_r has them or not.
+        """
+        asked = proxy.conditions < problem.classes
+        answers = proxy.probabilities[asked].argmax(-1)
+        return cls(problem, proxy.images[asked].to(problem.device), answers.to(problem.device))
 
     @torch.no_grad()
     def votes(self, images: Tensor, target: int) -> Tensor:
@@ -74,7 +80,7 @@ class Neighbours:
     def _distances(self, images: Tensor, samples: Tensor) -> list[Tensor]:
         """In each layer, of images (m, C, H, W) to samples (n, C, H, W), uint8: (m, n)."""
         original, part = self.problem.original, self.problem.part
-        layers = watched_layers(original, None, part)
+        layers = inner(watched_layers(original, None, part))
         apart: dict[str, list[Tensor]] = {name: [] for name in layers}
         with self.problem.probe(layers) as probe:
             probe(images)
@@ -85,6 +91,17 @@ class Neighbours:
                     apart[name].append(unplaced(mine[name], theirs))
             probe.seen.inputs.clear()
         return [torch.cat(distances, 1) for distances in apart.values()]
+
+
+def inner(layers: Sequence[str]) -> tuple[str, ...]:
+    """Layers without ``OUTER`` of them at either end.
+
+    Example:
+        >>> inner("abcdefghi")
+        ('b', 'c', 'd', 'e', 'f', 'g', 'h')
+    """
+    left = int(OUTER * len(layers))
+    return tuple(layers[left : len(layers) - left])
 
 
 def some(rows: Tensor, number: int) -> Tensor:
