@@ -13,9 +13,11 @@ from unlearn.errors import UserError
 from unlearn.filtration import Proxy
 from unlearn.models.probe import watched_layers
 from unlearn.problem import Problem
+from unlearn.relearning.intentions.neg import prevalence
 
 NEAREST = 5  # samples that answer, in each layer
 OUTER = 1 / 8  # of the layers, at either end, that have no vote
+EARLY = 5 / 8  # of the layers: what an image is shows there, what it is called thereafter
 GRID = 8  # places a side, to which larger features are pooled
 BATCH = 64  # images in a pass: as many features of every layer are held at once
 ASKED = 32  # images of a label that are looked at; more tell little more
@@ -59,23 +61,28 @@ class Neighbours:
 
         They are all of them, or ``ASKED``; of the samples at most ``ASKING`` are asked. In each
         layer the ``NEAREST`` samples of other labels than the target vote; every layer counts the
-        same.
+        same. But where the early layers show that most images are what they are called, those
+        layers' votes are returned, with the target among the answers.
 
         Raises:
             UserError: if f_o calls all samples by the target.
         """
-        others = self.answers != target
-        if not others.any():
+        if not (self.answers != target).any():
             raise UserError(
                 "intention.form",
                 "f_o calls all samples by the label, so that there are no others to ask; ascent, "
                 "complementary and second ask none",
             )
-        asked = some(others.nonzero()[:, 0], ASKING)
-        apart = self._distances(some(images.unique(dim=0), ASKED), self.images[asked])
-        named = F.one_hot(self.answers[asked], self.problem.classes)
-        named = named.to(torch.get_default_dtype())
-        return torch.stack([nearest(d, named) for d in apart]).mean(0).to(images.dtype)
+        answers = some(self.answers, ASKING)
+        apart = self._distances(some(images.unique(dim=0), ASKED), some(self.images, ASKING))
+        named = F.one_hot(answers, self.problem.classes).to(torch.get_default_dtype())
+        early = max(1, round((EARLY - OUTER) / (1 - 2 * OUTER) * len(apart)))
+        as_called = torch.stack([nearest(d, named) for d in apart[:early]]).mean(0)
+        if float(prevalence(as_called)[target]) >= 0.5:
+            return as_called.to(images.dtype)
+        others = answers != target
+        votes = [nearest(d[:, others], named[others]) for d in apart]
+        return torch.stack(votes).mean(0).to(images.dtype)
 
     def _distances(self, images: Tensor, samples: Tensor) -> list[Tensor]:
         """In each layer, of images (m, C, H, W) to samples (n, C, H, W), uint8: (m, n)."""

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from unlearn.errors import UserError, choices
 from unlearn.relearning.intentions.base import (
-    AGREEMENT,
     INTENTIONS,
     Given,
     Intention,
@@ -22,6 +21,7 @@ from unlearn.relearning.intentions.base import (
 FORMS = ("ascent", "complementary", "second", "prevailing")
 ORACLE_FORMS = ("ascent", "complementary")
 ROUNDS = 100
+PREVAILS = 2 / 3  # share of the images
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Neg(Intention):
 
     @torch.no_grad()
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:
-        if self.asks_samples:
+        if self.asks_samples and len(images):
             if given.votes is None:
                 raise UserError("intention.form", f"{self.form} needs samples of D~_r to ask")
             most = agreed(given.votes(images), given.target)
@@ -97,14 +97,15 @@ def agreed(votes: Tensor, target: int) -> Tensor | None:
     """The answer, one-hot (classes,), that most of the images are, by their votes (n, classes).
 
     Wrongly labelled images have one right label, and agree. Images that are what they are called
-    look like different things besides, and no other answer is the right one: then None. It says so.
+    look like different things besides, or like what they are called, and no other answer is the
+    right one: then None. It says so.
     """
     share, most = prevalence(votes).max(0)
-    led = float(share) >= AGREEMENT
+    led = float(share) >= PREVAILS and int(most) != target
     log.info(
         "label %d: by the samples most like its images, %.0f %% of them are %d%s",
         *(target, 100 * float(share), int(most)),
-        "" if led else "; too few, so f_o's own second answers are learnt",
+        "" if led else "; no other answer prevails, so f_o's own second ones are learnt",
     )
     return F.one_hot(most, votes.shape[1]) if led else None
 
