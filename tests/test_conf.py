@@ -110,30 +110,13 @@ def test_the_best_recipe_goes_by_what_is_given_of_d_e() -> None:
     forms = [resolve([f"recipe={r}", "intention=neg"]).intention for r in ("paper", "best", "fast")]
     assert [x.form for x in forms if isinstance(x, Neg)] == [
         "ascent",
-        "prevailing",
+        "neighbours",
         "complementary",
     ]
     for given in (whole, ["shot=1img"]):
         neg = resolve(["recipe=best", "intention=neg", *given]).intention
         assert isinstance(neg, Neg)
         assert neg.form == "ascent"
-
-
-def test_the_best_recipe_of_a_part_of_a_class_has_several_short_generators() -> None:
-    """On the paper's network; not on the demo's, nor of a whole class or by one image."""
-
-    def chosen(*overrides: str) -> tuple[int, int, float | None, float]:
-        cfg = resolve(["recipe=best", *overrides])
-        check(cfg)
-        r, inversion = cfg.relearning, cfg.inversion
-        return inversion.generators, inversion.steps, r.average, r.forget_weight
-
-    one, several = (1, 1500, None, 4.0), (8, 200, 0.5, 16.0)
-    for scale in ("small", "paper"):
-        assert chosen(f"scale={scale}", "scenario=7mnist") == several
-        assert chosen(f"scale={scale}", "scenario=7mnist", "shot=1img") == one
-        assert chosen(f"scale={scale}", "scenario=class_mnist") == one
-    assert chosen("scale=demo", "scenario=7mnist")[::2] == (1, None)
 
 
 def test_the_best_recipe_inverts_at_the_papers_scale_as_at_the_small_one() -> None:

@@ -30,7 +30,7 @@ TABLES = {
     "fig4": 4,
     "full_lengths": 14,
     "full_width": 9,
-    "best": 41,
+    "best": 45,
     "forms": 32,
     "full_data": 68,
     "generators": 17,

@@ -14,19 +14,10 @@ from unlearn.config import check, resolve
 from unlearn.filtration import Proxy
 from unlearn.forget import Settings
 from unlearn.problem import Problem
-from unlearn.relearning import neighbours
 from unlearn.relearning.intentions import Given
-from unlearn.relearning.intentions.neg import Neg, prevalence
+from unlearn.relearning.intentions.neg import Neg
 from unlearn.relearning.lesson import givens_of
-from unlearn.relearning.neighbours import (
-    ASKED,
-    GRID,
-    NEAREST,
-    Neighbours,
-    coarse,
-    nearest,
-    unplaced,
-)
+from unlearn.relearning.neighbours import GRID, NEAREST, Neighbours, coarse, nearest
 from unlearn.standins import STANDINS
 
 TARGET, LIKE = 2, 1
@@ -89,7 +80,6 @@ def repair() -> tuple[Problem, Proxy]:
     shots = torch.stack([image(0.85, 0, 0, 0.5, rng=rng) for _ in range(5)])
     proxy = proxy_of(model, torch.stack(images), torch.tensor(named) == TARGET)
     assert torch.equal(proxy.probabilities.argmax(-1), torch.tensor(named))
-    proxy.conditions[torch.tensor(named) == TARGET] = 4  # y+
     problem = problem_of(model, shots, TARGET)
     with torch.no_grad():
         assert (model(shots).argmax(-1) == TARGET).all()
@@ -126,7 +116,7 @@ def test_votes_by_a_slow_literal_version(repair) -> None:
     found = Neighbours.among(problem, proxy).votes(shots, target)
 
     with torch.no_grad():
-        kept = answers != target
+        kept = proxy.retained & (answers != target)
         samples, names = proxy.images[kept].float() / 255, answers[kept]
         wanted = torch.zeros(3, 4)
         for depth in (1, 4):  # what goes into the two BatchNorms
@@ -134,39 +124,20 @@ def test_votes_by_a_slow_literal_version(repair) -> None:
             if depth == 1:  # 10x10, more than the grid
                 mine, theirs = (nn.functional.adaptive_avg_pool2d(f, GRID) for f in (mine, theirs))
             for i in range(3):
-                apart = torch.tensor([chamfer(mine[i], other) for other in theirs])
+                apart = (theirs - mine[i]).square().sum((1, 2, 3))
                 for j in apart.argsort()[:NEAREST]:
                     wanted[i, names[j]] += 1 / (2 * NEAREST)
-    order = [int((shots[i] == shots.unique(dim=0)).flatten(1).all(1).nonzero()) for i in range(3)]
-    torch.testing.assert_close(found[order], wanted)
+    wanted = wanted.square() / wanted.square().sum(-1, keepdim=True)  # sharpened
+    torch.testing.assert_close(found, wanted)
     assert (found[:, target] == 0).all()
-
-
-def chamfer(a: Tensor, b: Tensor) -> float:
-    """Of two images' features (d, H, W), place by place."""
-    places = [[x[:, i, j] for i in range(x.shape[1]) for j in range(x.shape[2])] for x in (a, b)]
-    squares = torch.stack([torch.stack(places[1]) - p for p in places[0]]).square().sum(-1)
-    return float(squares.min(1).values.mean() + squares.min(0).values.mean())
-
-
-def test_where_a_thing_lies_does_not_matter() -> None:
-    """With places that all differ, moved around."""
-    torch.manual_seed(0)
-    a, b = torch.rand(4, 9, 5), torch.rand(6, 9, 5)
-    moved = b[:, torch.randperm(9)]
-    torch.testing.assert_close(unplaced(a, moved), unplaced(a, b))
-    torch.testing.assert_close(unplaced(a, b), unplaced(b, a).T)
-    torch.testing.assert_close(unplaced(a, a).diagonal(), torch.zeros(4), atol=1e-5, rtol=0)
 
 
 def test_the_layers_before_the_wrong_label_tell_what_an_image_is(repair) -> None:
     problem, proxy = repair
     votes = Neighbours.among(problem, proxy).votes(problem.shots, TARGET)
-    assert votes.shape == (len(problem.shots), 4)
     assert (votes.argmax(-1) == LIKE).all()
     (given,) = givens_of(problem, proxy)
-    found = Neg(form="prevailing").relabel(problem.shots, given)
-    assert torch.equal(found, torch.eye(4)[[LIKE] * len(problem.shots)])
+    assert torch.equal(Neg(form="neighbours").relabel(problem.shots, given), votes)
 
 
 @pytest.mark.parametrize(
@@ -181,92 +152,58 @@ def test_neg_is_led_by_the_samples_where_they_agree(
     shots = problem.shots[:4]
     wanted = nn.functional.one_hot(torch.tensor(votes), 4).float()
     given = Given(problem.original, TARGET, None, 0, votes=lambda images: wanted)
-    found = Neg(form="prevailing").relabel(shots, given)
+    found = Neg(form="neighbours").relabel(shots, given)
     if led:
-        assert torch.equal(found, torch.eye(4)[[1] * 4])
+        assert torch.equal(found, wanted)
     else:
         assert torch.equal(found, Neg(form="second").relabel(shots, given))
         assert (found[:, TARGET] == 0).all()
     share = max(votes.count(v) for v in votes) * 25
-    assert f"label 2: by the samples most like its images, {share} % of them are" in caplog.text
-    assert ("no other answer prevails" in caplog.text) == (not led)
+    assert (
+        f"label 2: {share} % of the sharpened votes of the samples most like its images"
+        in caplog.text
+    )
+    assert ("too few agree" in caplog.text) == (not led)
 
 
-def test_what_one_image_leaves_open_the_others_decide() -> None:
-    """Each image's votes lean one way a little; a mixture stays one."""
-    lean = torch.tensor([[0.6, 0.4, 0, 0]] * 20)
-    assert prevalence(lean)[0] > 0.99
-    mixed = torch.tensor([[0.9, 0.1, 0, 0]] * 12 + [[0.1, 0.9, 0, 0]] * 8)
-    torch.testing.assert_close(prevalence(mixed)[:2], torch.tensor([0.6, 0.4]), atol=0.05, rtol=0)
-    torch.testing.assert_close(prevalence(mixed).sum(), torch.tensor(1.0))
+def test_what_one_image_leaves_open_the_others_decide(repair) -> None:
+    problem, _ = repair
+    votes = torch.tensor([[0.1, 0.9, 0, 0]] * 20 + [[0.55, 0.45, 0, 0], [0.97, 0.03, 0, 0]])
+    given = Given(problem.original, TARGET, None, 0, votes=lambda images: votes)
+    found = Neg(form="consensus").relabel(problem.shots[:1].expand(len(votes), -1, -1, -1), given)
+    for row, own in zip(found, votes, strict=True):
+        wanted = [float(v) * float(votes[:, i].mean()) for i, v in enumerate(own)]
+        torch.testing.assert_close(row, torch.tensor([w / sum(wanted) for w in wanted]))
+    assert found.argmax(-1).tolist() == [1] * 21 + [0]  # who is sure keeps its own
+    apart = torch.eye(4)[[0, 0, 1, 3]]
+    given.votes = lambda images: apart
+    second = Neg(form="second").relabel(problem.shots[:4], given)
+    assert torch.equal(Neg(form="consensus").relabel(problem.shots[:4], given), second)
 
 
-def test_prevalence_by_a_slow_literal_version() -> None:
-    torch.manual_seed(0)
-    votes = torch.rand(7, 3).softmax(-1)
-    share = [1 / 3] * 3
-    for _ in range(4):
-        sums = [0.0] * 3
-        for row in votes.tolist():
-            products = [(v + 1e-3) * s for v, s in zip(row, share, strict=True)]
-            sums = [a + p / sum(products) / 7 for a, p in zip(sums, products, strict=True)]
-        share = sums
-    torch.testing.assert_close(prevalence(votes, 4), torch.tensor(share))
-
-
-def test_images_that_are_what_they_are_called_are_led_nowhere(repair) -> None:
-    """Their own label answers in the early layers, though others have most of what is left."""
+def test_target_like_samples_have_no_vote(repair) -> None:
     problem, proxy = repair
-    rng = torch.Generator().manual_seed(1)
-    shots = torch.stack([image(0.8, 0, 0, 0.7, rng=rng) for _ in range(5)])
-    proxy.conditions = proxy.probabilities.argmax(-1)
-    near = Neighbours.among(problem, proxy)
-    votes = near.votes(shots, TARGET)
-    assert prevalence(votes).argmax() == TARGET
-    (given,) = givens_of(replace(problem, shots=shots), proxy)
-    found = Neg(form="prevailing").relabel(shots, given)
-    assert torch.equal(found, Neg(form="second").relabel(shots, given))
-
-
-def test_samples_made_for_d_e_have_no_vote(repair) -> None:
-    """Those that are like it by chance have one."""
-    problem, proxy = repair
-    proxy.target_like = proxy.probabilities.argmax(-1) == LIKE
-    assert len(Neighbours.among(problem, proxy).images) == 90
-    assert (Neighbours.among(problem, proxy).votes(problem.shots, TARGET).argmax(-1) == LIKE).all()
-    proxy.conditions = torch.where(proxy.target_like, problem.classes, proxy.conditions)
+    found = Neighbours.among(problem, proxy)
+    assert len(found.images) == int(proxy.retained.sum()) < len(proxy.images)
+    proxy.dropped = ~proxy.target_like & (proxy.probabilities.argmax(-1) == LIKE)
     votes = Neighbours.among(problem, proxy).votes(problem.shots, TARGET)
     assert (votes[:, [LIKE, TARGET]] == 0).all()
 
 
-def test_copies_of_an_image_vote_once_and_of_many_images_some(repair) -> None:
+def test_copies_of_an_image_are_measured_once(repair, monkeypatch) -> None:
     problem, proxy = repair
     near = Neighbours.among(problem, proxy)
     once = near.votes(problem.shots, TARGET)
-    assert torch.equal(near.votes(torch.cat([problem.shots] * 20), TARGET), once)
-    many = torch.rand(2 * ASKED + 1, *problem.shape)
-    assert ASKED / 2 < len(near.votes(many, TARGET)) <= ASKED
-    assert len(near.votes(many[:ASKED], TARGET)) == ASKED
+    sizes: list[int] = []
+    whole = Neighbours._votes
 
+    def counted(self: Neighbours, images: Tensor, *rest: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return whole(self, images, *rest)
 
-def test_of_many_samples_some_are_asked(repair, monkeypatch) -> None:
-    problem, proxy = repair
-    near = Neighbours.among(problem, proxy)
-    everyone = len(near.answers)
-    seen: list[int] = []
-    whole = Neighbours._distances
-
-    def counted(self: Neighbours, images: Tensor, samples: Tensor) -> list[Tensor]:
-        seen.append(len(samples))
-        return whole(self, images, samples)
-
-    monkeypatch.setattr(Neighbours, "_distances", counted)
-    near.votes(problem.shots, TARGET)
-    monkeypatch.setattr(neighbours, "ASKING", 40)
-    votes = near.votes(problem.shots, TARGET)
-    assert seen[0] == everyone > 40
-    assert 20 <= seen[1] <= 40
-    assert (votes.argmax(-1) == LIKE).all()
+    monkeypatch.setattr(Neighbours, "_votes", counted)
+    assert torch.equal(near.votes(torch.cat([problem.shots] * 20), TARGET), once.repeat(20, 1))
+    assert sizes == [len(problem.shots)]
 
 
 def test_without_others_to_ask_a_line_says_so(repair) -> None:
@@ -275,16 +212,21 @@ def test_without_others_to_ask_a_line_says_so(repair) -> None:
     alone = replace(near, answers=torch.full_like(near.answers, TARGET))
     with pytest.raises(UserError, match=r"intention\.form: f_o calls all samples"):
         alone.votes(problem.shots, TARGET)
-    with pytest.raises(UserError, match=r"intention\.form: prevailing needs samples"):
-        Neg(form="prevailing").relabel(problem.shots, Given(problem.original, TARGET, None, 0))
+    with pytest.raises(UserError, match=r"intention\.form: neighbours needs samples"):
+        Neg(form="neighbours").relabel(problem.shots, Given(problem.original, TARGET, None, 0))
 
 
+@pytest.mark.parametrize("form", ["neighbours", "consensus"])
 @pytest.mark.parametrize("overrides", [["proxy=patches"], ["relearning.fresh=true"]])
-def test_no_samples_to_ask_is_refused_before_any_work(overrides: list[str], repair) -> None:
-    asked = ["scenario=7mnist", "intention=neg", "intention.form=prevailing"]
+def test_no_samples_to_ask_is_refused_before_any_work(
+    overrides: list[str], form: str, repair
+) -> None:
+    asked = ["scenario=7mnist", "intention=neg", f"intention.form={form}"]
     if overrides == ["proxy=patches"]:
         overrides = [*overrides, "relearning.shot_copies=20"]
-    with pytest.raises(UserError, match=r"intention\.form: prevailing needs proxy=inversion"):
+    with pytest.raises(
+        UserError, match=r"intention\.form: neighbours and consensus need proxy=inversion"
+    ):
         check(resolve([*asked, *overrides]))
     check(resolve([*asked, *overrides, "intention.form=second"]))
     check(resolve(asked))
@@ -296,18 +238,17 @@ def test_the_library_refuses_it_too(repair) -> None:
     settings = Settings(proxy=STANDINS["noise"]())
     with pytest.raises(UserError, match=r"proxy=noise allows ascent, complementary, second"):
         forget(
-            problem.original, problem.shots, problem.labels, Neg(form="prevailing"),
+            problem.original, problem.shots, problem.labels, Neg(form="neighbours"),
             settings=settings,
         )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("shape", "places"),
-    [((2, 7), 1), ((2, 3, 5), 5), ((2, 3, 100), 64), ((2, 3, 4, 20), 32), ((2, 3, 30, 30), 64)],
+    ("shape", "columns"),
+    [((2, 7), 7), ((2, 3, 5), 15), ((2, 3, 100), 192), ((2, 3, 4, 20), 96), ((2, 3, 30, 30), 192)],
 )
-def test_features_are_of_few_places(shape: tuple[int, ...], places: int) -> None:
+def test_features_are_rows_of_bounded_length(shape: tuple[int, ...], columns: int) -> None:
     x = torch.rand(shape)
     rows = coarse(x)
-    assert rows.shape == (2, places, shape[1])
-    whole = x.reshape(*shape[:2], -1).mean(-1)
-    torch.testing.assert_close(rows.mean(1), whole, atol=0.05, rtol=0.2)
+    assert rows.shape == (2, columns)
+    torch.testing.assert_close(rows.mean(1), x.flatten(1).mean(1), atol=0.05, rtol=0.2)

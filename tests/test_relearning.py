@@ -82,7 +82,7 @@ def answers(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         return model(images).softmax(-1)
 
 
-@pytest.mark.parametrize("form", ["ascent", "complementary", "second", "prevailing"])
+@pytest.mark.parametrize("form", ["ascent", "complementary", "second", "neighbours"])
 @pytest.mark.parametrize("batchnorm", ["frozen", "train"])
 def test_neg_leaves_the_label_and_keeps_the_rest(task, form: str, batchnorm: str) -> None:
     model, proxy, shots = task

@@ -299,7 +299,7 @@ def test_the_estimate_counts_every_generator_and_the_votes_of_their_samples(
     one = found()
     cfg.inversion.generators = 3
     assert found() == one | {"inversion": pytest.approx(3 * one["inversion"])}
-    cfg.intention = Neg(form="prevailing")  # f_o sees each sample once more
+    cfg.intention = Neg(form="neighbours")  # f_o sees each sample once more
     more = pytest.approx(one["relearning"] * (1 + 1 / 3 / cfg.relearning.epochs))
     assert found()["relearning"] == more
 

@@ -192,7 +192,7 @@ def check_samples(intention: Intention, cfg: RelearningConfig, stand_in: str | N
         found = "relearning.fresh=true" if stand_in is None else f"proxy={stand_in}"
         raise UserError(
             "intention.form",
-            "prevailing needs proxy=inversion and relearning.fresh=false; "
+            "neighbours and consensus need proxy=inversion and relearning.fresh=false; "
             f"{found} allows ascent, complementary, second",
         )
 

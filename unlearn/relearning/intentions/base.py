@@ -27,8 +27,8 @@ class Given:
         correct: the correct labels of D~_e where known: one label for all, else None.
         seed: for whatever it draws.
         untrained: the network of ``unt``, once it has been made.
-        votes: soft labels (m, classes) of some of the images (n, C, H, W), by the samples of D~_r
-            most like them; None where there are no samples.
+        votes: soft labels (n, classes) of images (n, C, H, W), by the samples of D~_r most like
+            them; None where there are none.
     """
 
     original: nn.Module

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from unlearn.errors import UserError, choices
 from unlearn.relearning.intentions.base import (
+    AGREEMENT,
     INTENTIONS,
     Given,
     Intention,
     soft_cross_entropy,
 )
 
-FORMS = ("ascent", "complementary", "second", "prevailing")
+FORMS = ("ascent", "complementary", "second", "neighbours", "consensus")
 ORACLE_FORMS = ("ascent", "complementary")
-ROUNDS = 100
-PREVAILS = 2 / 3  # share of the images
+ASKING = ("neighbours", "consensus")  # ask samples of D~_r
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,10 @@ class Neg(Intention):
         form: ``ascent`` raises the target label's cross entropy up to ``cutoff``;
             ``complementary`` minimises -log(1 - p), the negative learning of the literature
             (Kim et al. 2019, NLNL); ``second`` learns f_o's own answer with the target label
-            left out and the rest renormalised; ``prevailing`` what most of the images are, by what
-            the samples of D~_r are called that are most like them in f_o's layers
-            (``unlearn.relearning.neighbours``); where none prevails, it is as ``second``.
+            left out and the rest renormalised; ``neighbours`` what the samples of D~_r are called
+            that are most like the image in f_o's layers (``unlearn.relearning.neighbours``), where
+            they agree, else as ``second``; ``consensus`` likewise, but what one image leaves open
+            the others decide.
         cutoff: where the ascent ends, in nats.
         oracle_form: the form from which the oracle learns it: ``ascent`` or ``complementary``.
             From scratch the paper's loss has to go on where p is already small, as -log(1 - p)
@@ -68,16 +69,16 @@ class Neg(Intention):
 
     @property
     def asks_samples(self) -> bool:
-        return self.form == "prevailing"
+        return self.form in ASKING
 
     @torch.no_grad()
     def relabel(self, images: Tensor, given: Given) -> Tensor | None:
-        if self.asks_samples and len(images):
+        if self.asks_samples:
             if given.votes is None:
                 raise UserError("intention.form", f"{self.form} needs samples of D~_r to ask")
-            most = agreed(given.votes(images), given.target)
-            if most is not None:
-                return most.to(images.dtype).expand(len(images), -1)
+            votes = given.votes(images)
+            if agreed(votes, given.target):
+                return shared(votes) if self.form == "consensus" else votes
         logits = torch.cat([given.original(part) for part in images.split(256)])
         if self.form == "second" or self.asks_samples:
             logits[:, given.target] = -torch.inf
@@ -93,41 +94,32 @@ class Neg(Intention):
         return soft_cross_entropy(logits, labels)
 
 
-def agreed(votes: Tensor, target: int) -> Tensor | None:
-    """The answer, one-hot (classes,), that most of the images are, by their votes (n, classes).
+def agreed(votes: Tensor, target: int) -> bool:
+    """Whether sharpened votes (n, classes) give most to one answer; says so.
 
     Wrongly labelled images have one right label, and agree. Images that are what they are called
-    look like different things besides, or like what they are called, and no other answer is the
-    right one: then None. It says so.
+    look like different things besides, and no other answer is the right one.
     """
-    share, most = prevalence(votes).max(0)
-    led = float(share) >= PREVAILS and int(most) != target
+    share, most = votes.mean(0).max(0)
+    led = float(share) >= AGREEMENT
     log.info(
-        "label %d: by the samples most like its images, %.0f %% of them are %d%s",
+        "label %d: %.0f %% of the sharpened votes of the samples most like its images are for %d%s",
         *(target, 100 * float(share), int(most)),
-        "" if led else "; no other answer prevails, so f_o's own second ones are learnt",
+        "" if led else "; too few agree, so f_o's own second answers are learnt",
     )
-    return F.one_hot(most, votes.shape[1]) if led else None
+    return led
 
 
-def prevalence(votes: Tensor, rounds: int = ROUNDS) -> Tensor:
-    """How frequent each class is, (classes,), by soft labels (n, classes) that leave it open.
-
-    What is frequent is expected of each image, until that changes nothing: expectation and
-    maximisation (Saerens et al. 2002, Eq. 2.3).
+def shared(votes: Tensor) -> Tensor:
+    """Votes (n, classes) times their mean, each row's sum 1: their posterior, where what most
+    images are said to be is expected of each (a step of Saerens et al. 2002).
 
     Example:
-        >>> prevalence(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).round(decimals=2)
-        tensor([0.6700, 0.3300])
-        >>> prevalence(torch.tensor([[0.6, 0.4], [0.6, 0.4], [0.6, 0.4]])).round(decimals=2)
-        tensor([1., 0.])
+        >>> shared(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]))[2]
+        tensor([0.6471, 0.3529])
     """
-    likely = votes + 1e-3  # a sample that is not there is no proof
-    share = votes.new_full(votes.shape[1:], 1 / votes.shape[1])
-    for _ in range(rounds):
-        posterior = likely * share
-        share = (posterior / posterior.sum(-1, keepdim=True)).mean(0)
-    return share
+    posterior = votes * votes.mean(0)
+    return posterior / posterior.sum(-1, keepdim=True)
 
 
 def l_ascent(logits: Tensor, wrong: Tensor, cutoff: float) -> Tensor:
