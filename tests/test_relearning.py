@@ -213,6 +213,22 @@ def test_every_shot_enters_once_though_there_are_more_than_samples(task) -> None
     assert int((lesson.conditions == -1).sum()) == len(many)
 
 
+@pytest.mark.parametrize(("number", "copies"), [(6, 5), (12, 4), (30, 2), (90, 1)])
+def test_shots_alone_are_no_more_than_the_samples_of_a_condition(
+    task, number: int, copies: int
+) -> None:
+    model, proxy, shots = task
+    proxy.conditions = torch.arange(len(proxy.images)) // 48  # 48 samples of each
+    many = torch.cat([shots] * (number // len(shots)))
+    alone = replace(CFG, forget="shots", shot_copies=5)
+    neg = intention("neg", form="complementary", cutoff=10.0)
+    lesson = prepare(alone, proxy, many, neg, Given(model, TARGET, None, 0))
+    assert int(lesson.forget.sum()) == copies * number
+    proxy.target_like[:] = False  # as of a stand-in
+    lesson = prepare(alone, proxy, many, neg, Given(model, TARGET, None, 0))
+    assert int(lesson.forget.sum()) == 5 * number
+
+
 def test_dropped_samples_are_in_neither_part(task) -> None:
     model, proxy, shots = task
     proxy.dropped[50:60] = True

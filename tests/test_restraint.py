@@ -170,8 +170,10 @@ def test_the_shots_alone_can_be_what_is_forgotten() -> None:
     number = len(problem.shots)
     lesson = prepare(cfg, proxy, problem.shots, Neg(), given)
     assert int(lesson.forget.sum()) == 24 + number * (24 // number)
-    lesson = prepare(replace(cfg, forget="shots"), proxy, problem.shots, Neg(), given)
-    assert int(lesson.forget.sum()) == 20 * number
+    proxy.conditions = torch.zeros_like(proxy.conditions)
+    alone = replace(cfg, forget="shots", shot_copies=2)
+    lesson = prepare(alone, proxy, problem.shots, Neg(), given)
+    assert int(lesson.forget.sum()) == 2 * number
     assert int((~lesson.forget).sum()) == 24  # the target-like samples are in neither part
 
 

@@ -123,7 +123,9 @@ def prepare(
 
     The copies are ``shot_copies``, or fewer where the shots would outnumber the samples of D~_e
     (one of each at least): a proxy of D_e is what is learnt from, a few images steer it. Where
-    the shots alone are D~_e, or it has no samples, all copies are taken.
+    the shots alone are D~_e, they shall be no more than the samples of a condition, since each
+    image of D~_e pulls: many shots would pull the model from what it knows. Where D~_e has no
+    samples, all copies are taken.
 
     Args:
         given: what the intention may look at; of several labels of D_e, for each of them.
@@ -137,11 +139,14 @@ def prepare(
     images = proxy.images.to(device)
     conditions = proxy.conditions.to(device)
     given_shots = (shots * 255).round().to(torch.uint8)
-    if cfg.forget == "shots":
-        like = torch.zeros_like(like)
     copies = cfg.shot_copies
     if like.any():
-        copies = min(copies, max(1, int(like.sum()) // len(shots)))
+        fitting = int(like.sum()) // len(shots)
+        if cfg.forget == "shots":
+            fitting = round(len(givens) * int(conditions.bincount().max()) / len(shots))
+        copies = min(copies, max(1, fitting))
+    if cfg.forget == "shots":
+        like = torch.zeros_like(like)
     erased = torch.cat([images[like], *[given_shots] * copies])
     everything = proxy.probabilities.to(device)
     p = everything[retained]
