@@ -126,6 +126,22 @@ def test_the_best_recipe_inverts_at_the_papers_scale_as_at_the_small_one() -> No
     assert relevant(paper)["inversion"] != relevant(resolve([]))["inversion"]
 
 
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_the_best_recipe_corrects_a_part_of_a_class_by_three_generators(scale: str) -> None:
+    def chosen(*overrides: str) -> tuple[int, int, float | None, float]:
+        cfg = resolve([f"scale={scale}", "recipe=best", *overrides])
+        check(cfg)
+        inversion, relearning = cfg.inversion, cfg.relearning
+        weights = relearning.average, relearning.forget_weight
+        return inversion.generators, inversion.steps, *weights
+
+    one = (1, 1500, None, 4.0)
+    assert chosen("intention=cor") == (3, 500, 0.5, 16.0)
+    assert chosen("intention=cor", "shot=1img") == one
+    assert chosen("intention=neg") == chosen("intention=std") == one
+    assert chosen("intention=cor", "inversion.generators=1")[0] == 1
+
+
 def test_a_switch_that_came_later_and_is_off_keeps_earlier_runs() -> None:
     off, on = resolve([]), resolve(["relearning.teacher=view", "relearning.mixup=0.5"])
     later = (("relearning", "mixup"), ("inversion", "prior"), ("filtration", "knee"))
