@@ -284,3 +284,16 @@ def test_augmentation_can_be_named() -> None:
         forget(model, shots, labels, settings=tiny(), augment=a) for a in (None, Augment(0, 0))
     )
     assert plain.history != other.history
+
+
+def test_settings_of_another_intention_are_refused_where_they_differ() -> None:
+    model, shots = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), torch.rand(5, 1, 8, 8)
+    best = unlearn.settings("small", "recipe=best")
+    assert best.not_for == {"std", "unt", "cor"}
+    with pytest.raises(UserError, match=r"^settings: .*'intention=cor'"):
+        forget(model, shots, torch.full((5,), 1), "cor", torch.full((5,), 2), settings=best)
+    correcting = unlearn.settings("small", "recipe=best", "intention=cor")
+    assert correcting.not_for == {"std", "unt", "neg"}
+    assert correcting.inversion.generators == 3
+    assert not unlearn.settings("demo").not_for
+    assert not unlearn.settings().not_for

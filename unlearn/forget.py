@@ -56,6 +56,7 @@ class Settings:
         scale: where the values came from.
         proxy: what stands in for D~_r; None is the paper's way, inversion and filtration.
         method: another method that is given the same; None is ours.
+        not_for: intentions for which the configuration has other values of the stages.
     """
 
     augment: Augment = field(default_factory=Augment)
@@ -67,6 +68,7 @@ class Settings:
     scale: str = "paper"
     proxy: StandIn | None = None
     method: Method | None = None
+    not_for: frozenset[str] = frozenset()
 
     def intention(self, name: str) -> Intention:
         """The intention of a name.
@@ -200,6 +202,11 @@ def forget(
         if target_like is not None:
             raise UserError("target_like", f"{chosen.method.name} makes no samples")
     else:
+        if intention.name in chosen.not_for:
+            wanted = f"'intention={intention.name}'"
+            raise UserError(
+                "settings", f"made for another intention; give unlearn.settings {wanted} too"
+            )
         stand_in = None if chosen.proxy is None else chosen.proxy.name
         check_samples(intention, chosen.relearning, stand_in)
     interface = Interface(penultimate, normalize)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -117,7 +117,8 @@ def settings(scale: str = "paper", *overrides: str) -> Settings:
 
     Args:
         scale: a name in conf/scale.
-        overrides: settings as on the command line, ``inversion.steps=500``.
+        overrides: settings as on the command line, ``inversion.steps=500``. With ``recipe=best``
+            the intention too, for which it has values of its own.
 
     Raises:
         UserError: naming the key and what is allowed.
@@ -129,12 +130,19 @@ def settings(scale: str = "paper", *overrides: str) -> Settings:
     cfg = resolve([f"scale={scale}", *overrides])
     check_ranges(cfg)
     others = [o for o in overrides if not o.startswith("intention")]
-    intentions = {
-        name: resolve([f"scale={scale}", *others, f"intention={name}"]).intention
+    composed = {
+        name: resolve([f"scale={scale}", *others, f"intention={name}"])
         for name in INTENTIONS
         if name != cfg.intention.name
     }
-    return unlearner_settings(cfg, intentions)
+    chosen = unlearner_settings(cfg, {name: c.intention for name, c in composed.items()})
+    return replace(chosen, not_for=frozenset(n for n, c in composed.items() if _apart(c, cfg)))
+
+
+def _apart(one: Config, other: Config) -> bool:
+    """Whether two configurations have other values of our stages."""
+    parts = ("augment", "inversion", "filtration", "relearning")
+    return any(getattr(one, part) != getattr(other, part) for part in parts)
 
 
 def unlearner_settings(cfg: Config, intentions: Mapping[str, Intention] | None = None) -> Settings:
