@@ -123,9 +123,9 @@ def prepare(
 
     The copies are ``shot_copies``, or fewer where the shots would outnumber the samples of D~_e
     (one of each at least): a proxy of D_e is what is learnt from, a few images steer it. Where
-    the shots alone are D~_e, they shall be no more than the samples of a condition, since each
-    image of D~_e pulls: many shots would pull the model from what it knows. Where D~_e has no
-    samples, all copies are taken.
+    the shots alone are D~_e, they shall be about as many as the samples of a condition (of each
+    label), since every image of D~_e adds to its loss: many would cost D_r. Where no sample is
+    like the shots, as of a stand-in, all copies are taken.
 
     Args:
         given: what the intention may look at; of several labels of D_e, for each of them.
@@ -143,7 +143,8 @@ def prepare(
     if like.any():
         fitting = int(like.sum()) // len(shots)
         if cfg.forget == "shots":
-            fitting = round(len(givens) * int(conditions.bincount().max()) / len(shots))
+            of_a_condition = int(conditions.bincount().max())
+            fitting = round(len(givens) * of_a_condition / len(shots))
         copies = min(copies, max(1, fitting))
     if cfg.forget == "shots":
         like = torch.zeros_like(like)

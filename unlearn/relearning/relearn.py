@@ -229,7 +229,7 @@ class Relearning(Stage):
     """The unlearned model: a copy of f_o, adjusted to the intention."""
 
     name = "relearning"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(
         self,
